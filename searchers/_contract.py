@@ -1,0 +1,164 @@
+"""The contract between a strategy and whoever carries its proposals out.
+
+A strategy decides where to look next and nothing else. It is pure: no clock, no I/O, no Ray, no
+global random state. Given the same seed and the same sequence of calls it answers the same, so a
+run can be replayed from its measurements, and a day of trials can be simulated in milliseconds.
+
+The life of a proposal::
+
+    ask() -> Proposal --> carried out somewhere, for minutes --> tell(proposal, outcome)
+
+Every proposal that was handed out is told exactly once, in any order, whatever became of it.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Json: TypeAlias = Any
+"""A value that survives ``json.loads(json.dumps(value))`` unchanged."""
+
+Verdict: TypeAlias = Literal["satisfied", "exhausted", "budget", "interrupted", "failed"]
+"""How a search ended. A strategy itself only ends ``satisfied``, ``exhausted`` or ``failed``."""
+
+
+class Wait(enum.Enum):
+    """The type of :data:`WAIT`."""
+
+    WAIT = "wait"
+
+
+WAIT = Wait.WAIT
+"""Nothing to propose until one of the proposals in flight has been told."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Parameters a strategy wants measured.
+
+    Attributes:
+        number: Position in the order of asking, from 0; unique within a strategy.
+        parameters: What to measure; JSON values only.
+        kind: What sort of trial this is. ``candidate`` is a point of the search; other kinds
+            are auxiliary (``analysis``, ``baseline``, ``verification``) and never win.
+        repeat: 0 for the first measurement of these parameters; a strategy that wants an
+            independent second opinion proposes the same parameters with 1, 2, ...
+        why: One line for a person: the reason this point is worth a trial.
+        labels: Details for tables, for example ``{"round": 3, "probe": 1}``.
+    """
+
+    number: int
+    parameters: Mapping[str, Json]
+    kind: str = "candidate"
+    repeat: int = 0
+    why: str = ""
+    labels: Mapping[str, Json] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "number": self.number,
+            "parameters": dict(self.parameters),
+            "kind": self.kind,
+            "repeat": self.repeat,
+            "why": self.why,
+            "labels": dict(self.labels),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Json]) -> Proposal:
+        return cls(**document)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a strategy learns about one of its proposals.
+
+    Attributes:
+        status: ``measured``: the numbers are facts. ``failed``: infrastructure or tool failure
+            after all retries; says nothing about how good the parameters are. ``cancelled``:
+            stopped because :meth:`Strategy.obsolete` named it, or the run is ending.
+        metrics: Named numbers of a measured outcome.
+        data: Structured results that are not numbers, such as a layer ranking.
+        satisfied: Whether a measured candidate meets the demand or SLO; ``None`` when the
+            proposal's kind is not judged.
+        objective: The value to maximise; ``None`` where the question has only a demand.
+        error: Why it failed, for people.
+    """
+
+    status: Literal["measured", "failed", "cancelled"]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    data: Mapping[str, Json] = field(default_factory=dict)
+    satisfied: bool | None = None
+    objective: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """The search is over.
+
+    Attributes:
+        verdict: ``satisfied``, ``exhausted`` (nothing in the space satisfies) or ``failed``.
+        best: The proposal to deliver, always one that was really measured; ``None`` if none.
+        message: One or two sentences for a person.
+    """
+
+    verdict: Verdict
+    best: Proposal | None = None
+    message: str = ""
+
+
+class Strategy(ABC):
+    """Base of all strategies.
+
+    Contract, checked for every strategy by :mod:`searchers.testing`:
+
+    * ``ask`` returns a new :class:`Proposal`, :data:`WAIT`, or :class:`Done`. It returns ``WAIT``
+      only while at least one proposal is in flight, is cheap when it does, and does not change
+      state when it returns ``WAIT`` or ``Done``.
+    * ``ask`` may be called whenever fewer than ``width`` proposals are in flight. How many really
+      run at once changes the time a search takes, never whether its answer is right.
+    * No two proposals agree in kind, parameters and repeat; all lie in the space.
+    * ``tell`` accepts outcomes in any order. A failed outcome is not a bad one: it is never
+      treated as a measurement, and a search whose every proposal fails still ends.
+    * ``Done`` is only returned with nothing in flight that could change the answer, and is
+      returned for ever after.
+    * ``restore(state())`` on a freshly constructed twin, at any point and with proposals in
+      flight, continues exactly like the original. ``state()`` is JSON.
+    """
+
+    width: int = 1
+    """How many proposals may be in flight; set by the runner before the first ``ask`` and
+    changed when nodes come or go."""
+
+    @abstractmethod
+    def ask(self) -> Proposal | Wait | Done: ...
+
+    @abstractmethod
+    def tell(self, proposal: Proposal, outcome: Outcome) -> None: ...
+
+    @abstractmethod
+    def state(self) -> dict[str, Json]: ...
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Json]) -> None: ...
+
+    @abstractmethod
+    def best(self) -> Proposal | None:
+        """The best measured candidate so far, delivered when the budget ends the search."""
+
+    def obsolete(self) -> frozenset[int]:
+        """Numbers of the proposals in flight whose answer can no longer change anything."""
+        return frozenset()
+
+    def remaining(self) -> int | None:
+        """An estimate of the proposals still to come, those in flight included; None: unknown."""
+        return None
+
+    def most(self) -> int | None:
+        """Upper bound of proposals over the whole search, for a dry run; None: unbounded."""
+        return None
