@@ -18,10 +18,11 @@ from typing import Any, Literal, TypeAlias, get_args
 from cluster import write_json
 
 FailureClass: TypeAlias = Literal[
-    "startup", "out_of_memory", "device", "network", "timeout", "tool", "input"
+    "startup", "out_of_memory", "device", "network", "timeout", "tool", "lost", "input"
 ]
 """What sort of failure ended a stage. ``input`` will fail again however often it is repeated
-(a model the quantizer cannot read, a dataset that is not there); the others may pass."""
+(a model the quantizer cannot read, a dataset that is not there); ``lost`` means that the worker
+or its node died; the others may pass."""
 
 FAILURE_CLASSES: tuple[FailureClass, ...] = get_args(FailureClass)
 

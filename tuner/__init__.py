@@ -1,0 +1,1 @@
+"""The application: experiment file -> Ray Tune run -> results a person can use."""

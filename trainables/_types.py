@@ -1,0 +1,150 @@
+"""Trial types: what ``trial: {type: ...}`` of an experiment may name."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel
+
+from trainables._measurement import Measurement
+from trainables._trial import Json, Steps, TrialRun
+
+GROUP = "npu_tuner.trial_types"
+
+
+class TrialType(ABC):
+    """One sort of trial: its settings, what decides its results, and how it is carried out.
+
+    Attributes:
+        Options: Model of the experiment's ``trial`` block, ``type`` included.
+        SearchOptions: Keys of the ``search`` block that belong to the trial, such as
+            ``rollback_path``; None when there are none.
+    """
+
+    Options: ClassVar[type[BaseModel]]
+    SearchOptions: ClassVar[type[BaseModel] | None] = None
+
+    def __init__(self, options: Any, search: Any = None) -> None:
+        self.options = options
+        self.search = search
+
+    @abstractmethod
+    def run(self, trial: TrialRun) -> Steps:
+        """Carry the trial out. Everything here runs on the node, in the trial's actor."""
+
+    @abstractmethod
+    def identity(self, kind: str) -> Json:
+        """What, besides parameters and repeat, decides the numbers of such a trial.
+
+        Model and dataset fingerprints and tool versions belong here; ports, timeouts, batch
+        sizes and paths do not. Called on the driver after :meth:`prepare`.
+        """
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        """Get ready what all trials need, once, on the driver: resolve a built-in model, say.
+
+        ``say`` tells the user what takes long. Raises ``StageError`` when it cannot be had.
+        """
+
+    def settings(self) -> dict[str, Json]:
+        """Options as JSON for :class:`TrialSpec`: ``{"options", "search"}``, all resolved."""
+        return {
+            "options": self.options.model_dump(mode="json"),
+            "search": None if self.search is None else self.search.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Json]) -> TrialType:
+        """The twin of the driver's trial type on a node."""
+        search = settings["search"]
+        return cls(
+            cls.Options.model_validate(settings["options"]),
+            None if cls.SearchOptions is None else cls.SearchOptions.model_validate(search),
+        )
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Faults that only this type can see, as (dotted path in the experiment, message).
+
+        Called before anything starts; checks files, missing packages, references between the
+        ``trial`` and ``search`` blocks.
+        """
+        return []
+
+    def datasets(self) -> Mapping[str, frozenset[str]] | None:
+        """Dataset names an accuracy demand may name, with the metrics each yields; None: none."""
+        return None
+
+    def metric_names(self) -> frozenset[str] | None:
+        """The metrics a candidate will have; None when that is only known afterwards."""
+        return None
+
+    def stage_names(self, kind: str) -> tuple[str, ...]:
+        """The stages such a trial goes through, for the dry run."""
+        return ()
+
+    def verifies(self) -> bool:
+        """Whether a winner is measured once more, from what is delivered."""
+        return False
+
+    def deliver(self, verified: Measurement, folder: Path) -> None:
+        """Move what a verification measured from its trial's folder into ``folder``."""
+
+    def holds(self, verified: Measurement, folder: Path) -> bool:
+        """Whether ``folder`` holds, byte for byte, what the verification measured."""
+        return False
+
+    def show_analysis(self, data: Mapping[str, Json], folder: Path) -> list[str]:
+        """Save an analysis as table and picture in ``folder``; the lines to print."""
+        return []
+
+    def deliverables(self, parameters: Mapping[str, Json]) -> Mapping[str, str]:
+        """Small text files for ``best/``: file name to content."""
+        return {}
+
+
+_BUILT_IN = {
+    "quantization": "trainables.quantization.trial",
+    "rehearsal": "trainables._rehearsal",
+}
+"""Where our own trial types register themselves; imported when first asked for."""
+
+_REGISTRY: dict[str, type[TrialType]] = {}
+T = TypeVar("T", bound=type[TrialType])
+
+
+def register_trial_type(name: str) -> Callable[[T], T]:
+    """Class decorator that makes a trial type available under ``trial: {type: name}``."""
+
+    def decorate(cls: T) -> T:
+        _REGISTRY[name] = cls
+        return cls
+
+    return decorate
+
+
+def trial_types() -> list[str]:
+    """Names of all trial types, those of installed third parties included."""
+    return sorted({*_BUILT_IN, *_REGISTRY, *(point.name for point in entry_points(group=GROUP))})
+
+
+def trial_type(name: str) -> type[TrialType]:
+    """The class registered under ``name``.
+
+    Raises:
+        KeyError: Nothing is registered under that name.
+        ImportError: A third party's entry point cannot be loaded; the message names it.
+    """
+    if name not in _REGISTRY and name in _BUILT_IN:
+        importlib.import_module(_BUILT_IN[name])
+    if name not in _REGISTRY:
+        for point in entry_points(group=GROUP, name=name):
+            try:
+                _REGISTRY[name] = point.load()
+            except Exception as error:
+                raise ImportError(f"trial type {name!r} of {point.value}: {error}") from error
+    return _REGISTRY[name]

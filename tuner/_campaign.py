@@ -1,0 +1,353 @@
+"""One search from its baseline to its verified answer. Pure: no Ray, no clock, no I/O.
+
+A campaign wraps the user's strategy and is a strategy itself. Around the search it adds what every
+experiment needs: the baseline that relative demands are held against, measurements that are known
+already, retries after infrastructure failures, budgets, and a last measurement of what is about to
+be delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, Protocol
+
+from searchers import WAIT, Done, Json, Outcome, Proposal, Strategy, Verdict, Wait
+from trainables import Measurement
+from tuner._judge import judge
+from tuner.experiment import Budget, Objective
+
+Role = Literal["baseline", "search", "verification"]
+EventKind = Literal["proposed", "reused", "measured", "failed", "retry", "cancelled", "stopped"]
+
+
+class Known(Protocol):
+    """Where measurements that exist already are found."""
+
+    def find(self, identity: str) -> Measurement | None: ...
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A proposal of the campaign under way.
+
+    Attributes:
+        proposal: As handed out, numbered by the campaign.
+        role: What the campaign wants it for.
+        inner: The number the search gave it; None for the campaign's own proposals.
+        identity: Digest of the question asked.
+        attempt: From 1.
+    """
+
+    proposal: Proposal
+    role: Role
+    inner: int | None
+    identity: str
+    attempt: int = 1
+
+    def to_json(self) -> dict[str, Json]:
+        return asdict(self) | {"proposal": self.proposal.to_json()}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Json]) -> Ticket:
+        return cls(**{**document, "proposal": Proposal.from_json(document["proposal"])})
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth telling: to the progress view, the event log, the metrics."""
+
+    kind: EventKind
+    ticket: Ticket | None
+    outcome: Outcome | None = None
+    message: str = ""
+
+
+class Campaign(Strategy):
+    """See the module. ``identify`` digests a proposal; ``observe`` hears every event.
+
+    Args:
+        search: The user's strategy, fresh.
+        objective: What good means.
+        budget: Of it, trials and retries; time is the runner's, which calls :meth:`stop`.
+        known: Measurements to reuse.
+        verifies: Whether a winner is measured once more from what is delivered.
+        spent: Number of candidates this run has measured, those before a resume included.
+    """
+
+    def __init__(
+        self,
+        search: Strategy,
+        *,
+        objective: Objective,
+        budget: Budget,
+        known: Known,
+        identify: Callable[[Proposal], str],
+        verifies: bool,
+        spent: Callable[[], int],
+        observe: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self.search = search
+        self._objective = objective
+        self._budget = budget
+        self._known = known
+        self._identify = identify
+        self._verifies = verifies
+        self._observe = observe
+        self._next = 0
+        self._spent = spent
+        self._live: dict[int, Ticket] = {}
+        self._retries: list[Ticket] = []
+        self._held: list[tuple[Proposal, Outcome]] = []
+        self._inner: dict[int, Proposal] = {}
+        self._learned: list[str] = []
+        self._baseline: dict[str, float] | None = None
+        self._asked_baseline = False
+        self._stopped: tuple[Verdict, str] | None = None
+        self._answer: Done | None = None
+        self._final: Done | None = None
+
+    @property
+    def baseline(self) -> Mapping[str, float] | None:
+        """Metrics of the baseline, once known."""
+        return self._baseline
+
+    @property
+    def final(self) -> Done | None:
+        """The verified answer; None until the campaign is over."""
+        return self._final
+
+    def identities(self) -> frozenset[str]:
+        """Identities of everything this campaign has learned from, reused or measured."""
+        return frozenset(self._learned)
+
+    def live(self) -> Mapping[int, Ticket]:
+        """Tickets in flight by proposal number."""
+        return self._live
+
+    def ask(self) -> Proposal | Wait | Done:
+        if self._final is not None:
+            return self._final
+        self.search.width = self.width
+        if self._retries:
+            return self._hand_out(self._retries.pop(0))
+        if self._objective.needs_baseline and not self._asked_baseline:
+            self._asked_baseline = True
+            ticket = self._ticket(Proposal(0, {}, "baseline", why=_WHY_BASELINE), "baseline", None)
+            if not self._reuse(ticket):
+                return self._hand_out(ticket)
+        if self._answer is None:
+            step = self._ask_search()
+            if not isinstance(step, Done):
+                return step
+            self._answer = step
+        return self._conclude(self._answer)
+
+    def tell(self, proposal: Proposal, outcome: Outcome) -> None:
+        ticket = self._live.pop(proposal.number)
+        if outcome.status == "failed" and self._retry(ticket, outcome):
+            return
+        self._observe(Event(outcome.status, ticket, outcome))
+        self._learn(ticket, outcome)
+
+    def stop(self, verdict: Verdict, message: str) -> None:
+        """End the search with what is known; the best so far is still verified and delivered."""
+        if self._stopped is None and self._answer is None and self._final is None:
+            self._stopped = (verdict, message)
+            self._retries = [ticket for ticket in self._retries if ticket.role == "verification"]
+            self._observe(Event("stopped", None, message=message))
+
+    def obsolete(self) -> frozenset[int]:
+        inner = self.search.obsolete()
+        return frozenset(
+            number
+            for number, ticket in self._live.items()
+            if ticket.role != "verification" and (self._stopped or ticket.inner in inner)
+        )
+
+    def best(self) -> Proposal | None:
+        return self.search.best()
+
+    def remaining(self) -> int | None:
+        if self._final is not None:
+            return 0
+        verification = int(self._verifies)
+        if self._answer is not None or self._stopped is not None:
+            return verification
+        rest = self.search.remaining()
+        return None if rest is None else rest + verification
+
+    def most(self) -> int | None:
+        most = self.search.most()
+        if self._budget.trials is not None:
+            most = self._budget.trials if most is None else min(most, self._budget.trials)
+        extra = int(self._objective.needs_baseline) + int(self._verifies)
+        return None if most is None else most + extra
+
+    def state(self) -> dict[str, Json]:
+        return {
+            "search": self.search.state(),
+            "next": self._next,
+            "live": [ticket.to_json() for ticket in self._live.values()],
+            "retries": [ticket.to_json() for ticket in self._retries],
+            "held": [[proposal.to_json(), asdict(outcome)] for proposal, outcome in self._held],
+            "inner": [proposal.to_json() for proposal in self._inner.values()],
+            "learned": list(self._learned),
+            "baseline": self._baseline,
+            "asked_baseline": self._asked_baseline,
+            "stopped": self._stopped,
+            "answer": _done_to_json(self._answer),
+            "final": _done_to_json(self._final),
+        }
+
+    def restore(self, state: Mapping[str, Json]) -> None:
+        self.search.restore(state["search"])
+        self._next = state["next"]
+        live = [Ticket.from_json(item) for item in state["live"]]
+        self._live = {ticket.proposal.number: ticket for ticket in live}
+        self._retries = [Ticket.from_json(item) for item in state["retries"]]
+        self._held = [(Proposal.from_json(p), Outcome(**o)) for p, o in state["held"]]
+        inner = [Proposal.from_json(item) for item in state["inner"]]
+        self._inner = {proposal.number: proposal for proposal in inner}
+        self._learned = list(state["learned"])
+        self._baseline = state["baseline"]
+        self._asked_baseline = state["asked_baseline"]
+        self._stopped = None if state["stopped"] is None else tuple(state["stopped"])
+        self._answer = _done_from_json(state["answer"])
+        self._final = _done_from_json(state["final"])
+
+    def _ask_search(self) -> Proposal | Wait | Done:
+        """Ask the strategy until it wants something that is not known yet."""
+        while self._stopped is None:
+            if self._budget.trials is not None and self._committed() >= self._budget.trials:
+                if self._live or self._held:
+                    return WAIT
+                self.stop("budget", f"all {self._budget.trials} trials of the budget are spent")
+                break
+            step = self.search.ask()
+            if not isinstance(step, Proposal):
+                return step
+            self._inner[step.number] = step
+            ticket = self._ticket(step, "search", step.number)
+            if not self._reuse(ticket):
+                return self._hand_out(ticket)
+        if self._live:
+            return WAIT
+        assert self._stopped is not None
+        return Done(self._stopped[0], self.search.best(), self._stopped[1])
+
+    def _committed(self) -> int:
+        """Candidates measured or in flight."""
+        flying = sum(ticket.proposal.kind == "candidate" for ticket in self._live.values())
+        return self._spent() + flying
+
+    def _conclude(self, answer: Done) -> Proposal | Wait | Done:
+        if any(ticket.role == "verification" for ticket in self._live.values()):
+            return WAIT
+        if answer.best is None or not self._verifies or answer.verdict in ("exhausted", "failed"):
+            self._final = answer
+            return answer
+        proposal = Proposal(0, answer.best.parameters, "verification", why=_WHY_VERIFICATION)
+        ticket = self._ticket(proposal, "verification", None)
+        if self._reuse(ticket):
+            assert self._final is not None
+            return self._final
+        return self._hand_out(ticket)
+
+    def _ticket(self, proposal: Proposal, role: Role, inner: int | None) -> Ticket:
+        identity = self._identify(proposal)
+        ticket = Ticket(replace(proposal, number=self._next), role, inner, identity)
+        self._next += 1
+        return ticket
+
+    def _hand_out(self, ticket: Ticket) -> Proposal:
+        self._live[ticket.proposal.number] = ticket
+        self._observe(Event("proposed", ticket))
+        return ticket.proposal
+
+    def _reuse(self, ticket: Ticket) -> bool:
+        measurement = self._known.find(ticket.identity)
+        if measurement is None:
+            return False
+        outcome = Outcome("measured", dict(measurement.metrics), dict(measurement.data))
+        self._observe(Event("reused", ticket, outcome))
+        self._learn(ticket, outcome)
+        return True
+
+    def _retry(self, ticket: Ticket, outcome: Outcome) -> bool:
+        failure = outcome.data.get("failure", {}).get("class", "tool")
+        stopping = self._stopped is not None and ticket.role != "verification"
+        if ticket.attempt > self._budget.retries_of(failure) or stopping:
+            return False
+        proposal = replace(ticket.proposal, number=self._next)
+        self._next += 1
+        self._retries.append(replace(ticket, proposal=proposal, attempt=ticket.attempt + 1))
+        self._observe(Event("retry", ticket, outcome))
+        return True
+
+    def _learn(self, ticket: Ticket, outcome: Outcome) -> None:
+        if outcome.status == "measured":
+            self._learned.append(ticket.identity)
+        if ticket.role == "baseline":
+            self._learn_baseline(outcome)
+        elif ticket.role == "verification":
+            self._learn_verification(outcome)
+        else:
+            assert ticket.inner is not None
+            self._tell_search(self._inner.pop(ticket.inner), outcome)
+
+    def _learn_baseline(self, outcome: Outcome) -> None:
+        if outcome.status != "measured":
+            reason = outcome.error or "it was cancelled"
+            self.stop("failed", f"the baseline could not be measured: {reason}")
+            held, self._held = self._held, []
+            for proposal, _ in held:
+                self.search.tell(proposal, Outcome("cancelled"))
+            return
+        self._baseline = dict(outcome.metrics)
+        held, self._held = self._held, []
+        for proposal, kept in held:
+            self._tell_search(proposal, kept)
+
+    def _tell_search(self, proposal: Proposal, outcome: Outcome) -> None:
+        if outcome.status == "measured" and proposal.kind == "candidate":
+            if self._objective.needs_baseline and self._baseline is None:
+                self._held.append((proposal, outcome))
+                return
+            verdict = judge(self._objective, outcome.metrics, self._baseline)
+            outcome = replace(outcome, satisfied=verdict.satisfied, objective=verdict.objective)
+        self.search.tell(proposal, outcome)
+
+    def _learn_verification(self, outcome: Outcome) -> None:
+        answer = self._answer
+        assert answer is not None
+        if outcome.status != "measured":
+            reason = outcome.error or "it was cancelled"
+            said = f"the best found could not be verified: {reason}. {answer.message}"
+            self._final = Done("failed", None, said)
+            return
+        verdict = judge(self._objective, outcome.metrics, self._baseline)
+        if verdict.satisfied:
+            self._final = answer
+            return
+        failed = "; ".join(str(check) for check in verdict.checks if not check.ok)
+        said = f"measured again from what would be delivered, the best found fails: {failed}"
+        self._final = Done("failed", None, said)
+
+
+_WHY_BASELINE = "baseline: what the demands are relative to"
+_WHY_VERIFICATION = "verification: the delivered weights, loaded and measured again"
+
+
+def _done_to_json(done: Done | None) -> Json:
+    if done is None:
+        return None
+    best = None if done.best is None else done.best.to_json()
+    return {"verdict": done.verdict, "best": best, "message": done.message}
+
+
+def _done_from_json(document: Json) -> Done | None:
+    if document is None:
+        return None
+    best = None if document["best"] is None else Proposal.from_json(document["best"])
+    return Done(document["verdict"], best, document["message"])

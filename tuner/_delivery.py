@@ -1,0 +1,75 @@
+"""What the user gets: ``best/``, whole, verified, and replaced in one step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from cluster import sync_folder, write_atomic, write_json
+from trainables import Measurement, TrialType
+from tuner._ledger import Ledger
+from tuner._store import RunStore
+
+_MANIFEST = "manifest.json"
+
+
+class Delivery:
+    """Keeps ``best/`` true: nothing stands there that was not measured from there."""
+
+    def __init__(self, store: RunStore, trial: TrialType) -> None:
+        self._store = store
+        self._trial = trial
+
+    def forget_undelivered(self, ledger: Ledger) -> None:
+        """Make the ledger forget verifications whose weights are neither delivered nor kept.
+
+        Their numbers are facts, but what they were measured from has to be made again.
+        """
+        for measurement in list(ledger):
+            if measurement.kind == "verification" and not self._is_kept(measurement):
+                ledger.forget(measurement.identity)
+
+    def deliver(
+        self, verified: Measurement | None, parameters: Mapping[str, Any], summary: Any
+    ) -> None:
+        """Fill ``best/`` with the winner: its artifacts, its parameters and what was measured.
+
+        The old ``best/`` stands until the new one is complete. ``verified`` is None for trial
+        types whose answer is parameters alone.
+        """
+        if verified is not None and self._delivered() == verified.identity:
+            return
+        best = self._store.best
+        new, old = best.with_name("best.new"), best.with_name("best.old")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        if verified is not None:
+            self._trial.deliver(verified, new)
+        for name, text in self._trial.deliverables(parameters).items():
+            write_atomic(new / name, text)
+        write_json(new / "parameters.json", dict(parameters))
+        write_json(new / "result.json", summary)
+        identity = None if verified is None else verified.identity
+        write_json(new / _MANIFEST, {"verification": identity})
+        shutil.rmtree(old, ignore_errors=True)
+        if best.exists():
+            best.rename(old)
+        new.rename(best)
+        sync_folder(best.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _is_kept(self, measurement: Measurement) -> bool:
+        """Whether what a verification measured still lies in ``best/`` or in its own folder."""
+        places = [self._store.trial_folder(measurement.identity) / "artifacts"]
+        if self._delivered() == measurement.identity:
+            places.insert(0, self._store.best)
+        return any(self._trial.holds(measurement, place) for place in places if place.exists())
+
+    def _delivered(self) -> str | None:
+        try:
+            manifest = json.loads((self._store.best / _MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return manifest.get("verification") if isinstance(manifest, dict) else None

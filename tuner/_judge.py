@@ -1,0 +1,119 @@
+"""Whether a measurement meets the objective, and how good it is. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from tuner.experiment import Expectation, Limit, Objective
+
+
+@dataclass(frozen=True)
+class Check:
+    """One demand held against one measurement.
+
+    Attributes:
+        metric: Name of the metric.
+        value: What was measured; None when the metric is missing, which never satisfies.
+        limit: The worst value that still satisfies.
+        lower_is_better: Whether ``value <= limit`` or ``value >= limit`` is asked.
+    """
+
+    metric: str
+    value: float | None
+    limit: float
+    lower_is_better: bool
+    ok: bool
+
+    def __str__(self) -> str:
+        value = "missing" if self.value is None else f"{self.value:.4g}"
+        sign = "<=" if self.lower_is_better else ">="
+        return f"{self.metric} {value} (demand {sign} {self.limit:.4g})"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the objective says of a measurement.
+
+    Attributes:
+        satisfied: All demands and limits are met.
+        objective: The value to maximise; None where there is only a demand.
+        checks: Each demand by itself.
+    """
+
+    satisfied: bool
+    objective: float | None
+    checks: tuple[Check, ...]
+
+
+class BaselineMissing(Exception):
+    """A relative demand was judged before its baseline was measured, or lacks the metric."""
+
+
+def judge(
+    objective: Objective, metrics: Mapping[str, float], baseline: Mapping[str, float] | None
+) -> Judgement:
+    """Hold ``metrics`` against the objective.
+
+    An expectation is met when the value is not worse than its target by more than the tolerance,
+    one sided and in exact decimals, so that 81.0 against 83 with tolerance 2 satisfies.
+
+    Raises:
+        BaselineMissing: A demand is relative to a baseline that is not there.
+    """
+    checks = [_expectation(item, metrics, baseline) for item in objective.expectations]
+    for limit in objective.limits:
+        checks += _limit(limit, metrics)
+    value = None
+    if objective.maximize is not None:
+        value = metrics.get(objective.maximize)
+    elif objective.minimize is not None and objective.minimize in metrics:
+        value = -metrics[objective.minimize]
+    wanted = objective.maximize or objective.minimize
+    measured = wanted is None or value is not None
+    return Judgement(measured and all(check.ok for check in checks), value, tuple(checks))
+
+
+def target_limit(expectation: Expectation, baseline: Mapping[str, float] | None) -> Decimal:
+    """The worst value that meets the expectation. Raises :class:`BaselineMissing`."""
+    if isinstance(expectation.target, Decimal):
+        target = expectation.target
+    elif baseline is None or expectation.key not in baseline:
+        raise BaselineMissing(f"no baseline of {expectation.key} to compare with")
+    else:
+        target = _exact(baseline[expectation.key])
+    tolerance = expectation.tolerance
+    slack = abs(target) * tolerance.amount if tolerance.relative else tolerance.amount
+    return target + slack if expectation.lower_is_better else target - slack
+
+
+def _expectation(
+    expectation: Expectation, metrics: Mapping[str, float], baseline: Mapping[str, float] | None
+) -> Check:
+    limit = target_limit(expectation, baseline)
+    lower = expectation.lower_is_better
+    value = metrics.get(expectation.key)
+    if value is None:
+        return Check(expectation.key, None, float(limit), lower, ok=False)
+    exact = _exact(value)
+    return Check(
+        expectation.key, value, float(limit), lower, exact <= limit if lower else exact >= limit
+    )
+
+
+def _limit(limit: Limit, metrics: Mapping[str, float]) -> list[Check]:
+    value = metrics.get(limit.metric)
+    checks = []
+    if limit.max is not None:
+        ok = value is not None and value <= limit.max
+        checks.append(Check(limit.metric, value, limit.max, lower_is_better=True, ok=ok))
+    if limit.min is not None:
+        ok = value is not None and value >= limit.min
+        checks.append(Check(limit.metric, value, limit.min, lower_is_better=False, ok=ok))
+    return checks
+
+
+def _exact(value: float) -> Decimal:
+    """The decimal a person reads; binary 0.1 means 0.1 here."""
+    return Decimal(repr(float(value)))

@@ -1,0 +1,109 @@
+"""Between the campaign's proposals and the trials that carry them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from searchers import Outcome, Proposal
+from trainables import CANCEL, Measurement, MeasurementError, TrialSpec
+from tuner._campaign import Campaign
+from tuner._ledger import Ledger
+from tuner._store import RunStore
+from tuner.experiment import Experiment
+
+
+class Carrier:
+    """Turns proposals into trial specs and what came of them into outcomes.
+
+    A measurement goes into the ledger before the outcome exists, so before any strategy hears it.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        store: RunStore,
+        ledger: Ledger,
+        campaign: Campaign,
+        run_id: str,
+    ) -> None:
+        self._experiment = experiment
+        self._store = store
+        self._ledger = ledger
+        self._campaign = campaign
+        self._run_id = run_id
+        self._settings = experiment.trial.settings()
+        self._cancelling: set[int] = set()
+
+    def config(self, proposal: Proposal) -> dict[str, Any]:
+        """The Ray trial's config of a proposal in flight."""
+        ticket = self._campaign.live()[proposal.number]
+        folder = self._store.trial_folder(ticket.identity)
+        (folder / CANCEL).unlink(missing_ok=True)
+        if self._ledger.find(ticket.identity) is None:
+            _set_aside(Measurement.file(folder))
+        spec = TrialSpec(
+            run_id=self._run_id,
+            identity=ticket.identity,
+            folder=str(folder),
+            type=self._experiment.trial_type,
+            kind=proposal.kind,
+            parameters=dict(proposal.parameters),
+            repeat=proposal.repeat,
+            settings=self._settings,
+            attempt=ticket.attempt,
+            context={"best": str(self._store.best), "trials": str(self._store.trials)},
+        )
+        return {"spec": spec.to_json()}
+
+    def outcome(
+        self, proposal: Proposal, result: Mapping[str, Any] | None, errored: bool
+    ) -> Outcome:
+        """What the end of a Ray trial means. Never raises for what a trial left behind."""
+        ticket = self._campaign.live().get(proposal.number)
+        if ticket is None:
+            return Outcome("cancelled")
+        folder = self._store.trial_folder(ticket.identity)
+        self._cancelling.discard(proposal.number)
+        try:
+            measurement = Measurement.read(folder)
+        except MeasurementError as error:
+            return _failed("input", str(error))
+        if measurement is not None:
+            self._ledger.append(measurement)
+            return Outcome("measured", dict(measurement.metrics), dict(measurement.data))
+        status = None if result is None else result.get("status")
+        if status == "cancelled":
+            return Outcome("cancelled")
+        if status == "failed" and result is not None:
+            failure = dict(result["failure"])
+            return Outcome("failed", data={"failure": failure}, error=_sentence(failure))
+        said = "its worker or node died" if errored else "it ended without a result"
+        return _failed("lost", said)
+
+    def cancel_obsolete(self) -> None:
+        """Ask trials whose answer no longer matters to end; they do within seconds."""
+        for number in self._campaign.obsolete() - self._cancelling:
+            folder = self._store.trial_folder(self._campaign.live()[number].identity)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / CANCEL).touch()
+            self._cancelling.add(number)
+
+
+def _failed(failure: str, message: str) -> Outcome:
+    return Outcome(
+        "failed", data={"failure": {"class": failure, "message": message}}, error=message
+    )
+
+
+def _sentence(failure: Mapping[str, Any]) -> str:
+    suggestion = failure.get("suggestion")
+    return f"{failure.get('message')}; {suggestion}" if suggestion else str(failure.get("message"))
+
+
+def _set_aside(file: Path) -> None:
+    """Keep, but do not find again, a measurement that is to be made once more."""
+    if file.exists():
+        number = sum(1 for _ in file.parent.glob("measurement.*.json"))
+        file.rename(file.with_name(f"measurement.{number}.json"))

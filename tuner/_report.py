@@ -1,0 +1,197 @@
+"""The answer of a run: for a person, for a program, for the exit code."""
+
+from __future__ import annotations
+
+import signal as signals
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from searchers import Proposal
+from trainables import Measurement
+from tuner._campaign import Campaign
+from tuner._judge import BaselineMissing, judge
+from tuner._ledger import Ledger
+from tuner._view import Counts
+from tuner.experiment import Experiment, Objective
+
+_EXIT_CODES = {"satisfied": 0, "failed": 1, "exhausted": 3, "budget": 4}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the final comparison."""
+
+    what: str
+    metrics: Mapping[str, float]
+    satisfied: bool | None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a session came to.
+
+    Attributes:
+        verdict: ``satisfied``, ``exhausted``, ``budget``, ``interrupted`` or ``failed``.
+        best: Parameters of the winner; None when there is none.
+        objective: The winner's value of what is maximised or minimised; None for pure demands.
+        lines: Baseline, unchanged start, winner and verification side by side.
+        notes: What the user should know beside the verdict, such as deviations in the data.
+    """
+
+    name: str
+    verdict: str
+    message: str
+    best: Mapping[str, Any] | None
+    objective: float | None
+    lines: tuple[Line, ...]
+    counts: Counts
+    storage: str
+    delivered: str | None
+    signal: int | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def exit_code(self) -> int:
+        if self.verdict == "interrupted":
+            return 128 + (self.signal or signals.SIGINT)
+        return _EXIT_CODES[self.verdict]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of ``--json``."""
+        return {
+            "verdict": self.verdict,
+            "message": self.message,
+            "best": None if self.best is None else dict(self.best),
+            "objective": self.objective,
+            "trials_run": self.counts.measured,
+            "reused": self.counts.reused,
+            "failed": self.counts.failed,
+            "cancelled": self.counts.cancelled,
+            "storage": self.storage,
+            "delivered": self.delivered,
+            "comparison": [
+                {"what": line.what, "metrics": dict(line.metrics), "satisfied": line.satisfied}
+                for line in self.lines
+            ],
+        }
+
+    def last_line(self) -> str:
+        """Verdict, what was delivered, and where, in one line."""
+        said = f"{self.verdict}: {self.message}" if self.message else self.verdict
+        where = f"delivered in {self.delivered}" if self.delivered else f"records in {self.storage}"
+        return f"{said.rstrip('.')}; {where}"
+
+
+def summarize(
+    *,
+    verdict: str,
+    best: Proposal | None,
+    message: str,
+    verified: Measurement | None,
+    experiment: Experiment,
+    ledger: Ledger,
+    campaign: Campaign,
+    counts: Counts,
+    signal: int | None,
+) -> RunResult:
+    """Gather the answer of a session from its measurements."""
+    delivers = best is not None and verdict in ("satisfied", "budget")
+    lines = _lines(best if delivers else None, verified, experiment, ledger, campaign)
+    return RunResult(
+        name=experiment.name,
+        verdict=verdict,
+        message=message,
+        best=None if best is None else dict(best.parameters),
+        objective=_objective(experiment.objective, lines),
+        lines=tuple(lines),
+        counts=counts,
+        storage=str(experiment.storage),
+        delivered=str(experiment.storage / "best") if delivers else None,
+        signal=signal,
+    )
+
+
+def print_result(result: RunResult, console: Console) -> None:
+    """The comparison table, the winner's parameters, and the last line."""
+    if result.lines:
+        console.print(_table(result.lines))
+    if result.best is not None:
+        for name, value in result.best.items():
+            shown = value if isinstance(value, list) else [value]
+            console.print(f"{name} ({len(shown)}):" if isinstance(value, list) else f"{name}:")
+            for item in shown:
+                console.print(f"  {item}")
+    for note in result.notes:
+        console.print(note)
+    counts = result.counts
+    console.print(
+        f"trials: {counts.measured} measured, {counts.reused} reused, {counts.failed} failed, "
+        f"{counts.cancelled} cancelled"
+    )
+    console.print(result.last_line(), soft_wrap=True)
+
+
+def _lines(
+    best: Proposal | None,
+    verified: Measurement | None,
+    experiment: Experiment,
+    ledger: Ledger,
+    campaign: Campaign,
+) -> list[Line]:
+    objective, baseline = experiment.objective, campaign.baseline
+    lines = []
+    if baseline is not None:
+        lines.append(Line("baseline (float)", baseline, None))
+    for measurement in _candidates(ledger, campaign):
+        parameters = dict(measurement.parameters)
+        is_best = best is not None and parameters == dict(best.parameters)
+        plain = parameters.get("fallback") == []
+        if not (is_best or plain):
+            continue
+        what = "plain, no fallback" if plain else "best found"
+        lines.append(Line(what, measurement.metrics, _satisfied(objective, measurement, baseline)))
+    if verified is not None:
+        satisfied = _satisfied(objective, verified, baseline)
+        lines.append(Line("verified from best/", verified.metrics, satisfied))
+    return lines
+
+
+def _candidates(ledger: Ledger, campaign: Campaign) -> Iterable[Measurement]:
+    known = campaign.identities()
+    return (item for item in ledger if item.kind == "candidate" and item.identity in known)
+
+
+def _satisfied(
+    objective: Objective, measurement: Measurement, baseline: Mapping[str, float] | None
+) -> bool | None:
+    try:
+        return judge(objective, measurement.metrics, baseline).satisfied
+    except BaselineMissing:
+        return None
+
+
+def _objective(objective: Objective, lines: Iterable[Line]) -> float | None:
+    named = objective.maximize or objective.minimize
+    values = [line.metrics.get(named) for line in lines if named and line.what != "plain"]
+    return values[-1] if values else None
+
+
+def _table(lines: Iterable[Line]) -> Table:
+    rows = list(lines)
+    names: list[str] = []
+    for line in rows:
+        names += [name for name in line.metrics if name not in names and "_se" not in name]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for name in names[:8]:
+        table.add_column(name, justify="right")
+    table.add_column("demand")
+    for line in rows:
+        cells = [f"{line.metrics[name]:.4g}" if name in line.metrics else "" for name in names[:8]]
+        met = {True: "met", False: "not met", None: ""}[line.satisfied]
+        table.add_row(line.what, *cells, met)
+    return table

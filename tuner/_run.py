@@ -1,0 +1,312 @@
+"""One session of a run, from the lock on its folder to the delivered answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cluster import Connection, connect, infeasible, slots, sweep, write_json
+from searchers import Done, Proposal
+from trainables import Measurement, StageError
+from tuner._campaign import Campaign, Event
+from tuner._delivery import Delivery
+from tuner._identity import identity_of
+from tuner._outcome import Carrier
+from tuner._report import RunResult, summarize
+from tuner._store import RunRecord, RunStore, now
+from tuner._terminal import Terminal
+from tuner._view import RunView
+from tuner.experiment import Experiment
+
+
+class RunError(Exception):
+    """The run cannot start: no node fits, the model is not to be had, Ray does not come up."""
+
+
+class Session:
+    """Carries one experiment out. One session of a run at a time; resumed ones share its id."""
+
+    def __init__(self, experiment: Experiment, *, resume: bool) -> None:
+        self.experiment = experiment
+        self.store = RunStore(experiment.storage)
+        self._resume = resume
+        self._signals = _Signals()
+
+    def run(self) -> RunResult:
+        """Search until a verdict, deliver, and say what came of it.
+
+        Raises:
+            RunLocked: Another driver works in this folder; carries its pid.
+            RunError: Nothing could be started; nothing was spent.
+        """
+        with self.store.lock(), self._signals:
+            last = self.store.record()
+            if last is not None:
+                sweep(last.run_id)
+            resumable = self._resume and last is not None and not last.finished
+            record = self.store.begin(resume=resumable)
+            self.experiment.save(self.store.experiment_file)
+            spent = record.spent_s
+            started = time.monotonic()
+            try:
+                return self._run(record, restore=resumable)
+            finally:
+                record.spent_s = spent + time.monotonic() - started
+                record.sessions[-1]["ended"] = now()
+                self.store.save_record(record)
+
+    def data_of(self, kind: str) -> dict[str, Any] | None:
+        """Data of the measurement of an auxiliary kind this session learned from, if any."""
+        known = self._campaign.identities()
+        found = [item for item in self._ledger if item.kind == kind and item.identity in known]
+        return dict(found[-1].data) if found else None
+
+    def _run(self, record: RunRecord, *, restore: bool) -> RunResult:
+        experiment = self.experiment
+        self._view = RunView(experiment.name, experiment.objective, record.spent_s)
+        self._ledger = self.store.ledger()
+        self._delivery = Delivery(self.store, experiment.trial)
+        with Terminal(self._view) as self._terminal:
+            for fault in self._ledger.faults:
+                self._terminal.say(fault, "yellow")
+            try:
+                experiment.trial.prepare(self._terminal.say)
+            except StageError as error:
+                raise RunError(f"{error}. {error.suggestion}".strip(". ")) from error
+            self._delivery.forget_undelivered(self._ledger)
+            done = self._search(record, restore=restore)
+            result = self._conclude(record, done)
+        sweep(record.run_id)
+        return result
+
+    def _search(self, record: RunRecord, *, restore: bool) -> Done | None:
+        """The campaign's answer, or None when a signal ended the session before it."""
+        all_known = isinstance(self._new_campaign(record, quiet=True).ask(), Done)
+        self._campaign = self._view.campaign = self._new_campaign(record)
+        if all_known:
+            self._campaign.ask()
+        else:
+            self._with_ray(record, restore=restore)
+        return self._campaign.final
+
+    def _with_ray(self, record: RunRecord, *, restore: bool) -> None:
+        from tuner._tune import Job, carry_out
+
+        with self._connected() as connection:
+            bundles, width = self._room(connection)
+            self._campaign.width = self._view.width = width
+            carrier = Carrier(
+                self.experiment, self.store, self._ledger, self._campaign, record.run_id
+            )
+            job = Job(
+                key=record.run_id,
+                folder=self.store.ray,
+                strategy=self._campaign,
+                to_config=carrier.config,
+                to_outcome=carrier.outcome,
+                bundles=bundles,
+                selectors=[self.experiment.cluster.labels],
+                width=width,
+                on_report=self._on_report,
+                on_tick=lambda: self._on_tick(carrier),
+            )
+            with self._signals.gracefully():
+                carry_out(job, restore=restore)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        cluster = self.experiment.cluster
+        self._terminal.say("starting Ray" if cluster.address == "local" else "connecting to Ray")
+        with connect(
+            cluster.address,
+            name=self.experiment.name,
+            dashboard=cluster.dashboard,
+            temp_dir=cluster.temp_dir,
+        ) as connection:
+            self._view.dashboard = connection.dashboard_url
+            if connection.dashboard_url:
+                self._terminal.say(f"Ray dashboard: {connection.dashboard_url}")
+            self._signals.install()
+            yield connection
+
+    def _room(self, connection: Connection) -> tuple[list[dict[str, float]], int]:
+        """Bundles of a trial and how many trials fit at once, or why none ever will."""
+        cluster, budget = self.experiment.cluster, self.experiment.budget
+        bundles = [dict(cluster.resources)]
+        nodes = connection.nodes()
+        reasons = infeasible(bundles, nodes, selectors=[cluster.labels])
+        if reasons:
+            raise RunError("cluster.resources: " + "; ".join(reasons))
+        room = max(1, slots(bundles, nodes, selectors=[cluster.labels]))
+        return bundles, room if budget.concurrent == "auto" else min(room, budget.concurrent)
+
+    def _new_campaign(self, record: RunRecord, *, quiet: bool = False) -> Campaign:
+        experiment = self.experiment
+        return Campaign(
+            experiment.search.strategy(),
+            objective=experiment.objective,
+            budget=experiment.budget,
+            known=self._ledger,
+            identify=lambda p: identity_of(experiment.trial, experiment.trial_type, p),
+            verifies=experiment.trial.verifies(),
+            spent=lambda: self._ledger.spent(record.run_id),
+            observe=_ignore if quiet else self._on_event,
+        )
+
+    def _on_event(self, event: Event) -> None:
+        row = self._view.on_event(event)
+        self._terminal.event(event, row)
+        ticket = event.ticket
+        self.store.log_event(
+            {
+                "event": event.kind,
+                "trial": None if ticket is None else ticket.identity[:16],
+                "number": None if ticket is None else ticket.proposal.number,
+                "kind": None if ticket is None else ticket.proposal.kind,
+                "message": event.message if row is None else row.result,
+            }
+        )
+        self._save_status("running")
+
+    def _on_report(self, report: Any) -> None:
+        if self._view.on_report(report):
+            self._terminal.stage_changed(report["identity"])
+            self._save_status("running")
+
+    def _on_tick(self, carrier: Carrier) -> None:
+        limit = self.experiment.budget.time
+        if limit is not None and self._view.elapsed > limit:
+            self._campaign.stop("budget", "the time of the budget is spent")
+        carrier.cancel_obsolete()
+        self._prune()
+        self._terminal.tick()
+
+    def _prune(self) -> None:
+        """Keep weights of what is in flight and of the best so far, no others."""
+        best = self._campaign.best()
+        keep = {ticket.identity for ticket in self._campaign.live().values()}
+        if best is not None:
+            keep.add(self._identity_of_candidate(best))
+        if keep != getattr(self, "_kept", None):
+            self._kept = keep
+            self.store.prune(keep)
+
+    def _identity_of_candidate(self, proposal: Proposal) -> str:
+        return identity_of(self.experiment.trial, self.experiment.trial_type, proposal)
+
+    def _conclude(self, record: RunRecord, done: Done | None) -> RunResult:
+        if done is None:
+            record.verdict = "interrupted"
+            result = self._result("interrupted", None, "resume continues where it stopped", None)
+            self._save_status("interrupted", result)
+            return result
+        verified = None
+        if done.best is not None and done.verdict in ("satisfied", "budget"):
+            verified = self._verification(done.best)
+        result = self._result(done.verdict, done.best, done.message, verified)
+        if done.best is not None and done.verdict in ("satisfied", "budget"):
+            self._delivery.deliver(verified, done.best.parameters, result.to_json())
+        self.store.prune([])
+        record.finished, record.verdict = True, done.verdict
+        self._save_status(done.verdict, result)
+        return result
+
+    def _verification(self, best: Proposal) -> Measurement | None:
+        if not self.experiment.trial.verifies():
+            return None
+        proposal = Proposal(0, best.parameters, "verification")
+        return self._ledger.find(self._identity_of_candidate(proposal))
+
+    def _result(
+        self, verdict: str, best: Proposal | None, message: str, verified: Measurement | None
+    ) -> RunResult:
+        return summarize(
+            verdict=verdict,
+            best=best,
+            message=message,
+            verified=verified,
+            experiment=self.experiment,
+            ledger=self._ledger,
+            campaign=self._campaign,
+            counts=self._view.counts,
+            signal=self._signals.received,
+        )
+
+    def _save_status(self, state: str, result: RunResult | None = None) -> None:
+        document = self._view.to_json() | {"state": state, "pid": os.getpid(), "updated": now()}
+        if result is not None:
+            document["result"] = result.to_json()
+        write_json(self.store.status_file, document)
+
+
+def _ignore(event: Event) -> None:
+    """A rehearsal of the search against the ledger is nothing to report."""
+
+
+class _Signals:
+    """SIGINT and SIGTERM end a session in order: Ray saves its state, trials are taken down.
+
+    While Ray Tune runs, it is asked to stop by the signal it understands; before and after,
+    the signal unwinds our own stack.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._graceful = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.getsignal(number)
+            self.install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def install(self) -> None:
+        """Take the signals (again: starting Ray takes SIGTERM for itself)."""
+        for number in self._before:
+            signal.signal(number, self._handle)
+
+    @contextmanager
+    def gracefully(self) -> Iterator[None]:
+        """While inside, a signal lets Ray Tune end its loop instead of raising."""
+        self._graceful = True
+        try:
+            yield
+        finally:
+            self._graceful = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        first = self.received is None
+        self.received = number
+        if self._graceful and first:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        else:
+            raise KeyboardInterrupt
+
+
+def resolve_run_folder(folder: Path) -> Path:
+    """The run folder a user means: the folder itself, or the only run inside it.
+
+    Raises:
+        RunError: There is no run, or more than one to choose from.
+    """
+    if (folder / "experiment.yaml").exists():
+        return folder
+    runs = sorted(path.parent for path in folder.glob("*/experiment.yaml"))
+    if len(runs) == 1:
+        return runs[0]
+    if not runs:
+        raise RunError(f"{folder}: no run is stored here (no experiment.yaml)")
+    raise RunError(f"{folder}: several runs; name one: {', '.join(str(run) for run in runs)}")

@@ -1,0 +1,66 @@
+"""What a run is doing, read from its folder while or after it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cluster import RunLock
+from tuner._store import RunStore
+from tuner._terminal import describe_parameters
+from tuner.experiment import format_duration
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """Content of ``status.json``, corrected by whether its driver is still alive.
+
+    A driver that was killed could not write that it is no longer running.
+    """
+    store = RunStore(folder)
+    try:
+        status: dict[str, Any] = json.loads(store.status_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        status = {"name": folder.name, "state": "not started"}
+    status["storage"] = str(folder)
+    holder = RunLock.holder(folder)
+    if holder is not None:
+        status["pid"] = holder.pid
+    elif status["state"] == "running":
+        status["state"] = "died"
+        status["running"] = []
+    return status
+
+
+def describe_status(status: dict[str, Any]) -> str:
+    """The status for a person."""
+    lines = [f"{status['name']}: {status['state']} ({status['storage']})"]
+    if status["state"] == "died":
+        lines.append(f"its driver was killed; continue: python -m tuner resume {status['storage']}")
+    counts = status.get("counts")
+    if counts:
+        lines.append(", ".join(f"{number} {name}" for name, number in counts.items()))
+    if "elapsed_s" in status:
+        times = [f"elapsed {format_duration(status['elapsed_s'])}"]
+        if status.get("remaining_s") is not None and status["state"] == "running":
+            times.append(f"about {format_duration(status['remaining_s'])} to go")
+        lines.append(", ".join(times))
+    for row in status.get("trials", []):
+        took = "" if row["seconds"] is None else f" ({format_duration(row['seconds'])})"
+        lines.append(
+            f"  #{row['number']} {row['kind']} {row['status']}{took}: {row['what']} -> "
+            f"{row['result']}  [{row['identity'][:16]}]"
+        )
+    for running in status.get("running", []):
+        lines.append(
+            f"  running: {running['kind']} {running['stage']} for "
+            f"{format_duration(running['stage_s'])}: {running['why']}  [{running['trial']}]"
+        )
+    if status.get("best") is not None:
+        lines.append(f"best so far: {describe_parameters(status['best'])}")
+    if "result" in status:
+        result = status["result"]
+        lines.append(f"{result['verdict']}: {result['message']}")
+        if result["delivered"]:
+            lines.append(f"delivered in {result['delivered']}")
+    return "\n".join(lines)

@@ -1,0 +1,106 @@
+"""The folder of a run: what lies where, and who is working in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from cluster import RunLock, write_json
+from tuner._ledger import Ledger
+
+ARTIFACTS = "artifacts"
+"""Folder inside a trial's folder for what is heavy, such as weights; pruned when not needed."""
+
+
+@dataclass
+class RunRecord:
+    """``run.json``: what outlives a session.
+
+    Attributes:
+        run_id: New with every ``run``, kept by ``resume``; marks all processes of the run.
+        cwd: The folder that relative paths of the experiment refer to.
+        spent_s: Seconds of search time used, all sessions together.
+        sessions: ``{pid, started, ended}`` of each driver; ``ended`` is null after a crash.
+        finished: The run came to a verdict; there is nothing to resume.
+        verdict: The last verdict.
+    """
+
+    run_id: str
+    cwd: str
+    spent_s: float = 0.0
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    finished: bool = False
+    verdict: str | None = None
+
+
+class RunStore:
+    """``<storage>/<name>`` and everything in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.experiment_file = folder / "experiment.yaml"
+        self.status_file = folder / "status.json"
+        self.events_file = folder / "events.jsonl"
+        self.trials = folder / "trials"
+        self.best = folder / "best"
+        self.ray = folder / "ray"
+        self._record_file = folder / "run.json"
+
+    def lock(self) -> RunLock:
+        """Exclusive right to work here; see :class:`cluster.RunLock`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return RunLock(self.folder)
+
+    def ledger(self) -> Ledger:
+        """The ledger, with whatever trials finished unheard."""
+        ledger = Ledger(self.folder / "ledger.jsonl")
+        ledger.adopt(self.trials)
+        return ledger
+
+    def record(self) -> RunRecord | None:
+        """The last run's record; None when there is none or it cannot be read."""
+        try:
+            return RunRecord(**json.loads(self._record_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def save_record(self, record: RunRecord) -> None:
+        write_json(self._record_file, asdict(record))
+
+    def begin(self, *, resume: bool) -> RunRecord:
+        """Open a session: continue the last run's record, or start a new one."""
+        record = self.record() if resume else None
+        if record is None:
+            record = RunRecord(uuid.uuid4().hex[:12], str(Path.cwd()))
+        record.finished = False
+        record.sessions.append({"pid": os.getpid(), "started": now(), "ended": None})
+        self.save_record(record)
+        return record
+
+    def trial_folder(self, identity: str) -> Path:
+        return self.trials / identity[:16]
+
+    def prune(self, keep: Iterable[str]) -> None:
+        """Delete heavy artifacts of all trials but those of the named identities."""
+        kept = {self.trial_folder(identity) for identity in keep}
+        for heavy in self.trials.glob(f"*/{ARTIFACTS}"):
+            if heavy.parent not in kept:
+                shutil.rmtree(heavy, ignore_errors=True)
+
+    def log_event(self, event: dict[str, Any]) -> None:
+        """Append to ``events.jsonl``, the story of the run. Not a source of truth."""
+        with self.events_file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"ts": round(time.time(), 3), **event}, default=str) + "\n")
+
+
+def now() -> str:
+    """UTC, ISO 8601, whole seconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,55 @@
+"""``python -m tuner COMMAND``: parsing, and errors as the user should see them."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from cluster import ClusterError, RunLocked
+from tuner.cli import _analyze, _inspect, _run_commands
+from tuner.experiment import ExperimentError
+
+_USAGE, _FAILED = 2, 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code.
+
+    0: satisfied, or done. 1: failed. 2: bad usage or configuration. 3: exhausted. 4: budget
+    spent. 130 and 143: interrupted.
+    """
+    from tuner._run import RunError
+
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.command(arguments)
+    except ExperimentError as error:
+        count = len(error.problems)
+        print(error, file=sys.stderr)
+        print(f"{count} problem{'s' if count > 1 else ''}; nothing was started", file=sys.stderr)
+        return _USAGE
+    except (RunError, RunLocked) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _USAGE
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        print("interrupted; resume continues where it stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        return _FAILED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tuner",
+        description="Finds the quantization and the serving parameters for an LLM.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (_run_commands, _inspect, _analyze):
+        module.add_commands(commands)
+    return parser

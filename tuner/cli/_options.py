@@ -1,0 +1,32 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+QUICKSTART = Path(__file__).resolve().parent.parent.parent / "configs" / "quickstart.yaml"
+
+
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """The experiment file and changes to it."""
+    parser.add_argument(
+        "experiment",
+        nargs="?",
+        type=Path,
+        default=QUICKSTART,
+        help="experiment file (default: configs/quickstart.yaml)",
+    )
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="a.b.c=VALUE",
+        help="change a value of the experiment; may be repeated",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Output for programs."""
+    parser.add_argument("--json", action="store_true", help="last line of stdout: one JSON object")

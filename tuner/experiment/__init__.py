@@ -1,0 +1,28 @@
+"""The experiment file: reading, checking, saving."""
+
+from tuner.experiment._document import Document, read_document
+from tuner.experiment._duration import Duration, format_duration, parse_duration
+from tuner.experiment._experiment import Experiment, Search, check_experiment, load_experiment
+from tuner.experiment._models import Budget, Cluster, Expectation, Limit, Objective
+from tuner.experiment._problems import ExperimentError, Problem
+from tuner.experiment._schema import experiment_schema
+
+__all__ = [
+    "Budget",
+    "Cluster",
+    "Document",
+    "Duration",
+    "Expectation",
+    "Experiment",
+    "ExperimentError",
+    "Limit",
+    "Objective",
+    "Problem",
+    "Search",
+    "check_experiment",
+    "experiment_schema",
+    "format_duration",
+    "load_experiment",
+    "parse_duration",
+    "read_document",
+]

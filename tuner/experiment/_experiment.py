@@ -1,0 +1,282 @@
+"""From an experiment file to something that can be run, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from cluster import write_atomic
+from searchers import Space, make_strategy, strategy_options, strategy_types
+from searchers import Strategy as SearchStrategy
+from trainables import TrialType, trial_type, trial_types
+from tuner.experiment._document import Document, read_document
+from tuner.experiment._models import Budget, Cluster, Objective
+from tuner.experiment._problems import from_pydantic
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_KEYS = ("name", "trial", "search", "objective", "budget", "cluster", "storage")
+B = TypeVar("B", bound=BaseModel)
+_Problems = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """The ``search`` block.
+
+    Attributes:
+        type: Name of the strategy.
+        strategy: Makes a fresh one, nothing asked yet.
+    """
+
+    type: str
+    strategy: Callable[[], SearchStrategy]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment.
+
+    Attributes:
+        document: What the user wrote, with ``--set`` applied and environment references kept, so
+            that secrets stay out of what is stored.
+        storage: The run's own folder, ``<storage>/<name>``, absolute.
+    """
+
+    name: str
+    trial_type: str
+    trial: TrialType
+    search: Search
+    objective: Objective
+    budget: Budget
+    cluster: Cluster
+    storage: Path
+    document: Document
+
+    def save(self, file: Path) -> None:
+        """Write the experiment so that loading it again gives the same run."""
+        data = self.document.data | {"storage": str(self.storage.parent)}
+        write_atomic(file, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+
+
+def load_experiment(file: Path, settings: Iterable[str] = ()) -> Experiment:
+    """Read and check an experiment file, with ``--set`` assignments applied.
+
+    Relative paths in it are relative to the current folder.
+
+    Raises:
+        ExperimentError: With every fault that can be seen without touching an accelerator.
+    """
+    document = read_document(file)
+    for assignment in settings:
+        document.set(assignment)
+    return check_experiment(document)
+
+
+def check_experiment(document: Document) -> Experiment:
+    """The experiment a document describes. Raises ``ExperimentError``, see load_experiment."""
+    data = document.expanded()
+    problems: _Problems = [
+        (str(key), f"unknown key; known keys: {', '.join(_KEYS)}")
+        for key in data
+        if key not in _KEYS
+    ]
+    name = _name(data, problems)
+    trial_class = _plugin(data, "trial", trial_types(), trial_type, problems)
+    trial = _trial(data, trial_class, problems)
+    search = _search(data, trial_class, problems)
+    objective = _block(data, "objective", Objective, problems, required=True)
+    budget = _block(data, "budget", Budget, problems)
+    cluster = _block(data, "cluster", Cluster, problems)
+    storage = _storage(data, problems)
+    if trial is not None:
+        problems += trial.problems()
+        if objective is not None:
+            problems += _objective_problems(objective, trial)
+    if problems:
+        raise document.error(problems)
+    assert trial and search and objective and budget and cluster and storage
+    return Experiment(
+        name=name,
+        trial_type=data["trial"]["type"],
+        trial=trial,
+        search=search,
+        objective=objective,
+        budget=budget,
+        cluster=cluster,
+        storage=storage / name,
+        document=document,
+    )
+
+
+def _name(data: Mapping[str, Any], problems: _Problems) -> str:
+    name = data.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        form = "letters, digits, dot, dash and underscore, at most 100"
+        problems.append(("name", "is required" if name is None else f"{name!r}: use {form}"))
+        return ""
+    return name
+
+
+def _storage(data: Mapping[str, Any], problems: _Problems) -> Path | None:
+    storage = data.get("storage", "./results")
+    if not isinstance(storage, str) or not storage:
+        problems.append(("storage", "must be the path of a folder"))
+        return None
+    if "://" in storage:
+        problems.append(("storage", "must be a folder that all nodes share, not a URL"))
+        return None
+    folder = Path(storage).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        problems.append(("storage", f"{folder} is a file; name a folder"))
+    return folder
+
+
+def _block(
+    data: Mapping[str, Any],
+    key: str,
+    model: type[B],
+    problems: _Problems,
+    *,
+    required: bool = False,
+) -> B | None:
+    value = data.get(key)
+    if value is None and required:
+        problems.append((key, "is required"))
+        return None
+    return _validated(key, {} if value is None else value, model, problems)
+
+
+def _validated(key: str, value: Any, model: type[B], problems: _Problems) -> B | None:
+    if not isinstance(value, dict):
+        problems.append((key, "must be a mapping"))
+        return None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        problems += from_pydantic(key, error.errors(), sorted(model.model_fields))
+        return None
+
+
+def _plugin(
+    data: Mapping[str, Any],
+    key: str,
+    known: list[str],
+    find: Callable[[str], Any],
+    problems: _Problems,
+) -> Any:
+    """The plug-in class named by ``data[key]["type"]``; None after a problem was noted."""
+    block = data.get(key)
+    if not isinstance(block, dict):
+        problems.append((key, "is required" if block is None else "must be a mapping"))
+        return None
+    name = block.get("type")
+    try:
+        if isinstance(name, str):
+            return find(name)
+    except ImportError as error:
+        problems.append((f"{key}.type", str(error)))
+        return None
+    except KeyError:
+        pass
+    said = "is required" if name is None else f"unknown type {name!r}"
+    problems.append((f"{key}.type", f"{said}; known types: {', '.join(known)}"))
+    return None
+
+
+def _trial(
+    data: Mapping[str, Any], cls: type[TrialType] | None, problems: _Problems
+) -> TrialType | None:
+    if cls is None:
+        return None
+    options = _validated("trial", data["trial"], cls.Options, problems)
+    search: BaseModel | None = None
+    if cls.SearchOptions is not None:
+        block = data.get("search")
+        given = block if isinstance(block, dict) else {}
+        mine = {key: value for key, value in given.items() if key in cls.SearchOptions.model_fields}
+        search = _validated("search", mine, cls.SearchOptions, problems)
+        if search is None:
+            return None
+    return None if options is None else cls(options, search)
+
+
+def _search(
+    data: Mapping[str, Any], trial_class: type[TrialType] | None, problems: _Problems
+) -> Search | None:
+    model = _plugin(data, "search", strategy_types(), strategy_options, problems)
+    if model is None:
+        return None
+    block = dict(data["search"])
+    theirs = trial_class.SearchOptions if trial_class else None
+    trial_keys = set(theirs.model_fields) if theirs else set()
+    rest = {key: value for key, value in block.items() if key not in trial_keys}
+    kind = rest.pop("type")
+    seed = _seed(rest.pop("seed", 0), problems)
+    space = _space(rest.pop("space", None), problems)
+    before = len(problems)
+    try:
+        options = model.model_validate(rest)
+    except ValidationError as error:
+        known = sorted({*model.model_fields, *trial_keys, "type", "seed", "space"})
+        problems += from_pydantic("search", error.errors(), known)
+    if len(problems) > before:
+        return None
+    make = partial(make_strategy, kind, options, space=space, seed=seed)
+    try:
+        make()
+    except ValueError as error:
+        problems.append(("search", str(error)))
+    return Search(kind, make)
+
+
+def _seed(value: Any, problems: _Problems) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32:
+        return value
+    problems.append(("search.seed", f"must be a whole number from 0 to 2**32 - 1, not {value!r}"))
+    return 0
+
+
+def _space(value: Any, problems: _Problems) -> Space | None:
+    if value is None:
+        return None
+    try:
+        return TypeAdapter(Space).validate_python(value)
+    except ValidationError as error:
+        problems += from_pydantic("search.space", error.errors())
+    return None
+
+
+def _objective_problems(objective: Objective, trial: TrialType) -> _Problems:
+    """Demands on datasets or metrics that no trial will ever report."""
+    problems: _Problems = []
+    datasets, metrics = trial.datasets(), trial.metric_names()
+    for index, expectation in enumerate(objective.expectations):
+        place = f"objective.expectations.{index}"
+        if datasets is None or expectation.dataset is None:
+            if metrics is not None and expectation.key not in metrics:
+                problems.append((place, _unknown("metric", expectation.key, metrics)))
+        elif expectation.dataset not in datasets:
+            said = _unknown("dataset", expectation.dataset, datasets)
+            problems.append((f"{place}.dataset", said))
+        elif expectation.metric not in datasets[expectation.dataset]:
+            said = _unknown("metric", expectation.metric, datasets[expectation.dataset])
+            problems.append((f"{place}.metric", said))
+    named = [("maximize", objective.maximize), ("minimize", objective.minimize)]
+    named += [
+        (f"limits.{index}.metric", limit.metric) for index, limit in enumerate(objective.limits)
+    ]
+    for key, metric in named:
+        if metric is not None and metrics is not None and metric not in metrics:
+            problems.append((f"objective.{key}", _unknown("metric", metric, metrics)))
+    return problems
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    return f"no such {what}: {name!r}; there are: {', '.join(sorted(known))}"

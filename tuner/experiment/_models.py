@@ -1,0 +1,162 @@
+"""The parts of an experiment file that belong to no plug-in."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+
+from trainables import FailureClass
+from tuner.experiment._duration import Duration
+
+
+class Block(BaseModel):
+    """Base of all blocks: unknown keys are refused, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _number_as_text(value: object) -> object:
+    """Lets ``0.05`` in YAML become the decimal 0.05 and not its nearest binary neighbour."""
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+Exact = Annotated[Decimal, BeforeValidator(_number_as_text)]
+
+
+def _tolerance(value: object) -> object:
+    if isinstance(value, Tolerance):
+        return value
+    if not (isinstance(value, str) and value.endswith("%")):
+        return {"relative": False, "amount": value}
+    try:
+        return {"relative": True, "amount": Decimal(value[:-1].strip()) / 100}
+    except ArithmeticError as error:
+        raise ValueError(f"{value!r} is neither a number nor a percentage") from error
+
+
+class Tolerance(Block):
+    """How far a metric may fall short: an amount in the metric's unit, or a share of the target."""
+
+    amount: Exact = Field(ge=0)
+    relative: bool = False
+
+
+class Expectation(Block):
+    """One accuracy demand.
+
+    Attributes:
+        dataset: Dataset as named in ``trial.evaluation.datasets``; None where trials have none.
+        metric: Metric of that dataset.
+        target: The value to reach, or ``baseline``: what the unquantized model reaches.
+        tolerance: Amount, or share of the target as ``5%``, by which the value may be worse.
+        direction: Which way is better; by default known from the metric's name.
+    """
+
+    dataset: str | None = None
+    metric: str = "accuracy"
+    target: Literal["baseline"] | Exact
+    tolerance: Annotated[Tolerance, BeforeValidator(_tolerance)] = Tolerance(amount=Decimal(0))
+    direction: Literal["higher", "lower"] | None = None
+
+    @property
+    def key(self) -> str:
+        return self.metric if self.dataset is None else f"{self.dataset}/{self.metric}"
+
+    @property
+    def lower_is_better(self) -> bool:
+        if self.direction is not None:
+            return self.direction == "lower"
+        return self.metric in LOWER_IS_BETTER
+
+
+LOWER_IS_BETTER = frozenset({"perplexity", "nll", "word_perplexity", "bits_per_byte"})
+
+
+class Limit(Block):
+    """A bound a metric has to keep."""
+
+    metric: str
+    max: float | None = None
+    min: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Limit:
+        if self.max is None and self.min is None:
+            raise ValueError("needs max or min")
+        return self
+
+
+class Objective(Block):
+    """What good means.
+
+    Attributes:
+        expectations: Accuracy demands; all have to be met.
+        maximize: Metric to make as large as possible among what satisfies.
+        minimize: Metric to make as small as possible among what satisfies.
+        limits: Bounds on other metrics; all have to be kept.
+    """
+
+    expectations: list[Expectation] = []
+    maximize: str | None = None
+    minimize: str | None = None
+    limits: list[Limit] = []
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Objective:
+        if not (self.expectations or self.maximize or self.minimize or self.limits):
+            raise ValueError("needs expectations, maximize, minimize or limits")
+        if self.maximize and self.minimize:
+            raise ValueError("give maximize or minimize, not both")
+        keys = [expectation.key for expectation in self.expectations]
+        for key in sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"{key} has two expectations")
+        return self
+
+    @property
+    def needs_baseline(self) -> bool:
+        return any(expectation.target == "baseline" for expectation in self.expectations)
+
+
+class Budget(Block):
+    """What may be spent.
+
+    Attributes:
+        trials: Candidates measured at most; reused measurements are free.
+        time: Seconds after which no search trial runs any more; the best so far is then still
+            verified and delivered.
+        concurrent: Trials at once at most; ``auto``: as many as the nodes have room for.
+        retries: Repetitions after an infrastructure failure, for all classes or per class.
+    """
+
+    trials: PositiveInt | None = None
+    time: Duration | None = None
+    concurrent: Literal["auto"] | PositiveInt = "auto"
+    retries: Annotated[int, Field(ge=0, le=10)] | dict[FailureClass, int] = 1
+
+    def retries_of(self, failure: str) -> int:
+        """Repetitions allowed after this class of failure. ``input`` is never repeated, and
+        ``out_of_memory`` only when named: it would run out again."""
+        if isinstance(self.retries, dict):
+            return next((n for name, n in self.retries.items() if name == failure), 0)
+        return 0 if failure in ("input", "out_of_memory") else self.retries
+
+
+class Cluster(Block):
+    """Where trials run.
+
+    Attributes:
+        address: ``local``: a private Ray, started and stopped with the run. ``auto``,
+            ``host:port``, ``ray://host:port``: a running cluster.
+        resources: What one trial occupies: CPU, NPU, GPU, memory, custom tags.
+        labels: Node labels a trial asks for, as ``{npu: 910b}``.
+        dashboard: Ray's dashboard for a local Ray; needs the ``dashboard`` extra.
+        temp_dir: Folder of Ray's own logs and sockets for a local Ray.
+    """
+
+    address: str = "local"
+    resources: dict[str, Annotated[float, Field(ge=0)]] = {"CPU": 1}
+    labels: dict[str, str] = {}
+    dashboard: bool = True
+    temp_dir: str | None = None

@@ -1,0 +1,76 @@
+"""Everything wrong with an experiment, said at once, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault of an experiment file.
+
+    Attributes:
+        path: Dotted path of the value, such as ``search.rollback_path``; empty: the whole file.
+        message: What is wrong and what to do about it.
+        line: Line in the file, from 1; None when the value does not stand in the file.
+    """
+
+    path: str
+    message: str
+    line: int | None = None
+
+
+class ExperimentError(Exception):
+    """The experiment cannot be run as it is written.
+
+    Attributes:
+        source: The file, as the user named it.
+        problems: All faults found, in the order of the file.
+    """
+
+    def __init__(self, source: str, problems: Iterable[Problem]) -> None:
+        self.source = source
+        self.problems = sorted(
+            problems, key=lambda problem: (problem.line or 10**9, problem.path, problem.message)
+        )
+        super().__init__("\n".join(self._describe(problem) for problem in self.problems))
+
+    def _describe(self, problem: Problem) -> str:
+        line = "" if problem.line is None else f":{problem.line}"
+        path = f" {problem.path}:" if problem.path else ""
+        return f"{self.source}{line}:{path} {problem.message}"
+
+
+def from_pydantic(
+    prefix: str, errors: Sequence[Any], known: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """(path, message) pairs of a pydantic ``ValidationError.errors()``, in plain words.
+
+    ``known`` names the keys that an unknown key may have been meant as.
+    """
+    return [(_path(prefix, error["loc"]), _message(error, known)) for error in errors]
+
+
+def _path(prefix: str, location: Sequence[int | str]) -> str:
+    parts = [str(part) for part in location if not _is_tag(part)]
+    return ".".join([prefix, *parts] if prefix else parts)
+
+
+def _is_tag(part: int | str) -> bool:
+    """Pydantic names the branch of a union it tried; that is no part of the user's file."""
+    return isinstance(part, str) and ("[" in part or part.startswith(("function-", "tagged-")))
+
+
+def _message(error: Any, known: Sequence[str]) -> str:
+    if error["type"] == "extra_forbidden":
+        names = f"; known keys: {', '.join(known)}" if known else ""
+        return f"unknown key{names}"
+    if error["type"] == "missing":
+        return "is required"
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    given = error.get("input")
+    if isinstance(given, (str, int, float, bool)) and error["type"] != "value_error":
+        return f"{message[0].lower()}{message[1:]}, not {given!r}"
+    return message

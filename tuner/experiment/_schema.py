@@ -1,0 +1,72 @@
+"""The JSON schema of experiment files, put together from all registered plug-ins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from searchers import Space, strategy_options, strategy_types
+from trainables import trial_type, trial_types
+from tuner.experiment._models import Budget, Cluster, Objective
+
+
+def experiment_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12). Plug-ins that cannot be loaded are left out."""
+    definitions: dict[str, Any] = {}
+    trials, search_keys = [], {}
+    for name in trial_types():
+        try:
+            cls = trial_type(name)
+        except ImportError:
+            continue
+        trials.append(_typed(_block(cls.Options, definitions), name))
+        if cls.SearchOptions is not None:
+            search_keys |= _block(cls.SearchOptions, definitions).get("properties", {})
+    searches = []
+    for name in strategy_types():
+        try:
+            block = _block(strategy_options(name), definitions)
+        except ImportError:
+            continue
+        block["properties"] = (
+            block.get("properties", {})
+            | search_keys
+            | {"seed": {"type": "integer", "minimum": 0}, "space": _space(definitions)}
+        )
+        searches.append(_typed(block, name))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Experiment",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["name", "trial", "search", "objective"],
+        "properties": {
+            "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"},
+            "trial": {"oneOf": trials},
+            "search": {"oneOf": searches},
+            "objective": _block(Objective, definitions),
+            "budget": _block(Budget, definitions),
+            "cluster": _block(Cluster, definitions),
+            "storage": {"type": "string", "default": "./results"},
+        },
+        "$defs": definitions,
+    }
+
+
+def _block(model: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    schema = TypeAdapter(model).json_schema(ref_template="#/$defs/{model}")
+    definitions.update(schema.pop("$defs", {}))
+    return schema
+
+
+def _space(definitions: dict[str, Any]) -> dict[str, Any]:
+    return _block(Space, definitions)
+
+
+def _typed(block: dict[str, Any], name: str) -> dict[str, Any]:
+    properties = {"type": {"const": name}} | {
+        key: value for key, value in block.get("properties", {}).items() if key != "type"
+    }
+    required = [key for key in block.get("required", []) if key != "type"]
+    return {**block, "properties": properties, "required": ["type", *required]}
