@@ -1,5 +1,34 @@
-"""Where to look next: pure ask/tell strategies, and the adapter that makes them Ray Tune searchers."""
+"""Where to look next: pure ask/tell strategies, and the adapter that makes them Ray searchers."""
 
+from searchers._binary_fallback import BinaryFallback
 from searchers._contract import WAIT, Done, Json, Outcome, Proposal, Strategy, Verdict, Wait
+from searchers._parameters import Parameter
+from searchers._points import GridSearch, PointStrategy, RandomSearch
+from searchers._registry import (
+    make_strategy,
+    register_strategy,
+    strategy_options,
+    strategy_types,
+)
+from searchers._space import Space
 
-__all__ = ["WAIT", "Done", "Json", "Outcome", "Proposal", "Strategy", "Verdict", "Wait"]
+__all__ = [
+    "WAIT",
+    "BinaryFallback",
+    "Done",
+    "GridSearch",
+    "Json",
+    "Outcome",
+    "Parameter",
+    "PointStrategy",
+    "Proposal",
+    "RandomSearch",
+    "Space",
+    "Strategy",
+    "Verdict",
+    "Wait",
+    "make_strategy",
+    "register_strategy",
+    "strategy_options",
+    "strategy_types",
+]

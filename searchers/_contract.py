@@ -46,7 +46,8 @@ class Proposal:
         kind: What sort of trial this is. ``candidate`` is a point of the search; other kinds
             are auxiliary (``analysis``, ``baseline``, ``verification``) and never win.
         repeat: 0 for the first measurement of these parameters; a strategy that wants an
-            independent second opinion proposes the same parameters with 1, 2, ...
+            independent second opinion, or lost the first to a cancellation, proposes the same
+            parameters with 1, 2, ...
         why: One line for a person: the reason this point is worth a trial.
         labels: Details for tables, for example ``{"round": 3, "probe": 1}``.
     """
@@ -123,8 +124,10 @@ class Strategy(ABC):
     * ``ask`` may be called whenever fewer than ``width`` proposals are in flight. How many really
       run at once changes the time a search takes, never whether its answer is right.
     * No two proposals agree in kind, parameters and repeat; all lie in the space.
-    * ``tell`` accepts outcomes in any order. A failed outcome is not a bad one: it is never
-      treated as a measurement, and a search whose every proposal fails still ends.
+    * ``tell`` accepts outcomes in any order. One for a proposal that is not in flight, such as a
+      second outcome of the same proposal, changes nothing.
+    * A failed outcome is not a bad one: it is never treated as a measurement, and a search whose
+      every proposal fails still ends.
     * ``Done`` is only returned with nothing in flight that could change the answer, and is
       returned for ever after.
     * ``restore(state())`` on a freshly constructed twin, at any point and with proposals in
@@ -160,5 +163,8 @@ class Strategy(ABC):
         return None
 
     def most(self) -> int | None:
-        """Upper bound of proposals over the whole search, for a dry run; None: unbounded."""
+        """Upper bound of proposals over the whole search, for a dry run; None: unbounded.
+
+        It holds for the present width. Repeats and stand-ins for failed trials come on top.
+        """
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel
 
 from trainables._measurement import Measurement
-from trainables._trial import Json, Steps, TrialRun
+from trainables._trial import Json, Progress, Steps, TrialRun
 
 GROUP = "npu_tuner.trial_types"
 
@@ -45,11 +45,13 @@ class TrialType(ABC):
         sizes and paths do not. Called on the driver after :meth:`prepare`.
         """
 
-    def prepare(self, say: Callable[[str], None]) -> None:
-        """Get ready what all trials need, once, on the driver: resolve a built-in model, say.
+    def prepare(self, trial: TrialRun) -> Generator[Progress, None, None]:
+        """Get ready what all trials need, once, on the driver: convert a built-in model, say.
 
-        ``say`` tells the user what takes long. Raises ``StageError`` when it cannot be had.
+        Runs stage programs like a trial. Raises ``StageError`` or ``TrialFailure`` when it
+        cannot be had. Nothing to do by default.
         """
+        yield from ()
 
     def settings(self) -> dict[str, Json]:
         """Options as JSON for :class:`TrialSpec`: ``{"options", "search"}``, all resolved."""
@@ -91,8 +93,16 @@ class TrialType(ABC):
         """Whether a winner is measured once more, from what is delivered."""
         return False
 
+    def parameter_names(self) -> frozenset[str] | None:
+        """Names a search space may use; None: any."""
+        return None
+
     def deliver(self, verified: Measurement, folder: Path) -> None:
-        """Move what a verification measured from its trial's folder into ``folder``."""
+        """Move what a verification measured from its trial's folder into ``folder``.
+
+        Only called for types that verify, which have to define it.
+        """
+        raise TypeError(f"{type(self).__name__} verifies, but does not say how to deliver")
 
     def holds(self, verified: Measurement, folder: Path) -> bool:
         """Whether ``folder`` holds, byte for byte, what the verification measured."""
@@ -108,7 +118,7 @@ class TrialType(ABC):
 
 
 _BUILT_IN = {
-    "quantization": "trainables.quantization.trial",
+    "quantization": "trainables._quantization",
     "rehearsal": "trainables._rehearsal",
 }
 """Where our own trial types register themselves; imported when first asked for."""

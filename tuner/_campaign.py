@@ -91,7 +91,7 @@ class Campaign(Strategy):
         self._objective = objective
         self._budget = budget
         self._known = known
-        self._identify = identify
+        self.identify = identify
         self._verifies = verifies
         self._observe = observe
         self._next = 0
@@ -255,7 +255,7 @@ class Campaign(Strategy):
         return self._hand_out(ticket)
 
     def _ticket(self, proposal: Proposal, role: Role, inner: int | None) -> Ticket:
-        identity = self._identify(proposal)
+        identity = self.identify(proposal)
         ticket = Ticket(replace(proposal, number=self._next), role, inner, identity)
         self._next += 1
         return ticket

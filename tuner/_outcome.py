@@ -53,9 +53,16 @@ class Carrier:
             repeat=proposal.repeat,
             settings=self._settings,
             attempt=ticket.attempt,
-            context={"best": str(self._store.best), "trials": str(self._store.trials)},
+            context=self._context(proposal),
         )
         return {"spec": spec.to_json()}
+
+    def _context(self, proposal: Proposal) -> dict[str, Any]:
+        """A verification is told where the winner it verifies was measured."""
+        if proposal.kind != "verification":
+            return {}
+        winner = self._campaign.identify(Proposal(0, proposal.parameters))
+        return {"source": str(self._store.trial_folder(winner))}
 
     def outcome(
         self, proposal: Proposal, result: Mapping[str, Any] | None, errored: bool

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cluster import Connection, connect, infeasible, slots, sweep, write_json
+from cluster import Bundle, Connection, connect, infeasible, slots, sweep, write_json
 from searchers import Done, Proposal
-from trainables import Measurement, StageError
+from trainables import Measurement, StageError, TrialFailure, TrialRun, TrialSpec
 from tuner._campaign import Campaign, Event
 from tuner._delivery import Delivery
-from tuner._identity import identity_of
+from tuner._identity import Identifier
 from tuner._outcome import Carrier
 from tuner._report import RunResult, summarize
 from tuner._store import RunRecord, RunStore, now
@@ -43,7 +43,7 @@ class Session:
         """Search until a verdict, deliver, and say what came of it.
 
         Raises:
-            RunLocked: Another driver works in this folder; carries its pid.
+            RunLockedError: Another driver works in this folder; carries its pid.
             RunError: Nothing could be started; nothing was spent.
         """
         with self.store.lock(), self._signals:
@@ -76,15 +76,38 @@ class Session:
         with Terminal(self._view) as self._terminal:
             for fault in self._ledger.faults:
                 self._terminal.say(fault, "yellow")
-            try:
-                experiment.trial.prepare(self._terminal.say)
-            except StageError as error:
-                raise RunError(f"{error}. {error.suggestion}".strip(". ")) from error
+            self._prepare(record)
+            self._identify = Identifier(experiment.trial, experiment.trial_type)
             self._delivery.forget_undelivered(self._ledger)
             done = self._search(record, restore=restore)
             result = self._conclude(record, done)
         sweep(record.run_id)
         return result
+
+    def _prepare(self, record: RunRecord) -> None:
+        """What all trials need is made here, once, under the same supervision as a trial."""
+        spec = TrialSpec(
+            run_id=record.run_id,
+            identity="prepare",
+            folder=str(self.store.folder / "prepare"),
+            type=self.experiment.trial_type,
+            kind="prepare",
+            parameters={},
+            repeat=0,
+            settings={},
+        )
+        steps = self.experiment.trial.prepare(TrialRun(spec))
+        stage = ""
+        try:
+            for progress in steps:
+                if progress.stage != stage:
+                    stage = progress.stage
+                    self._terminal.say(f"preparing: {stage}")
+                self._terminal.tick()
+        except (StageError, TrialFailure) as error:
+            raise RunError(f"{error}. {error.suggestion}".strip(". ")) from error
+        finally:
+            steps.close()
 
     def _search(self, record: RunRecord, *, restore: bool) -> Done | None:
         """The campaign's answer, or None when a signal ended the session before it."""
@@ -112,7 +135,6 @@ class Session:
                 to_config=carrier.config,
                 to_outcome=carrier.outcome,
                 bundles=bundles,
-                selectors=[self.experiment.cluster.labels],
                 width=width,
                 on_report=self._on_report,
                 on_tick=lambda: self._on_tick(carrier),
@@ -128,24 +150,19 @@ class Session:
             cluster.address,
             name=self.experiment.name,
             dashboard=cluster.dashboard,
-            temp_dir=cluster.temp_dir,
+            temp_dir=None if cluster.temp_dir is None else Path(cluster.temp_dir),
         ) as connection:
-            self._view.dashboard = connection.dashboard_url
-            if connection.dashboard_url:
-                self._terminal.say(f"Ray dashboard: {connection.dashboard_url}")
+            self._connection = connection
             self._signals.install()
             yield connection
 
-    def _room(self, connection: Connection) -> tuple[list[dict[str, float]], int]:
+    def _room(self, connection: Connection) -> tuple[list[Bundle], int]:
         """Bundles of a trial and how many trials fit at once, or why none ever will."""
-        cluster, budget = self.experiment.cluster, self.experiment.budget
-        bundles = [dict(cluster.resources)]
-        nodes = connection.nodes()
-        reasons = infeasible(bundles, nodes, selectors=[cluster.labels])
-        if reasons:
+        bundles, nodes = [self.experiment.cluster.bundle], connection.nodes()
+        if reasons := infeasible(bundles, "PACK", nodes):
             raise RunError("cluster.resources: " + "; ".join(reasons))
-        room = max(1, slots(bundles, nodes, selectors=[cluster.labels]))
-        return bundles, room if budget.concurrent == "auto" else min(room, budget.concurrent)
+        room, limit = max(1, slots(bundles, nodes)), self.experiment.budget.concurrent
+        return bundles, room if limit == "auto" else min(room, limit)
 
     def _new_campaign(self, record: RunRecord, *, quiet: bool = False) -> Campaign:
         experiment = self.experiment
@@ -154,7 +171,7 @@ class Session:
             objective=experiment.objective,
             budget=experiment.budget,
             known=self._ledger,
-            identify=lambda p: identity_of(experiment.trial, experiment.trial_type, p),
+            identify=self._identify,
             verifies=experiment.trial.verifies(),
             spent=lambda: self._ledger.spent(record.run_id),
             observe=_ignore if quiet else self._on_event,
@@ -184,22 +201,26 @@ class Session:
         limit = self.experiment.budget.time
         if limit is not None and self._view.elapsed > limit:
             self._campaign.stop("budget", "the time of the budget is spent")
+        self._announce_dashboard()
         carrier.cancel_obsolete()
         self._prune()
         self._terminal.tick()
+
+    def _announce_dashboard(self) -> None:
+        """The dashboard comes up after the first trials have begun."""
+        if self._view.dashboard is None and self._connection.dashboard_url is not None:
+            self._view.dashboard = self._connection.dashboard_url
+            self._terminal.say(f"Ray dashboard: {self._view.dashboard}")
 
     def _prune(self) -> None:
         """Keep weights of what is in flight and of the best so far, no others."""
         best = self._campaign.best()
         keep = {ticket.identity for ticket in self._campaign.live().values()}
         if best is not None:
-            keep.add(self._identity_of_candidate(best))
+            keep.add(self._campaign.identify(best))
         if keep != getattr(self, "_kept", None):
             self._kept = keep
             self.store.prune(keep)
-
-    def _identity_of_candidate(self, proposal: Proposal) -> str:
-        return identity_of(self.experiment.trial, self.experiment.trial_type, proposal)
 
     def _conclude(self, record: RunRecord, done: Done | None) -> RunResult:
         if done is None:
@@ -222,7 +243,7 @@ class Session:
         if not self.experiment.trial.verifies():
             return None
         proposal = Proposal(0, best.parameters, "verification")
-        return self._ledger.find(self._identity_of_candidate(proposal))
+        return self._ledger.find(self._campaign.identify(proposal))
 
     def _result(
         self, verdict: str, best: Proposal | None, message: str, verified: Measurement | None

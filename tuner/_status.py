@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cluster import RunLock
+from cluster import RunLock, RunLockedError
 from tuner._store import RunStore
 from tuner._terminal import describe_parameters
 from tuner.experiment import format_duration
@@ -23,10 +23,14 @@ def read_status(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         status = {"name": folder.name, "state": "not started"}
     status["storage"] = str(folder)
-    holder = RunLock.holder(folder)
-    if holder is not None:
-        status["pid"] = holder.pid
-    elif status["state"] == "running":
+    try:
+        with RunLock(folder):
+            pass
+    except RunLockedError as error:
+        if error.holder is not None:
+            status["pid"] = error.holder.pid
+        return status
+    if status["state"] == "running":
         status["state"] = "died"
         status["running"] = []
     return status

@@ -14,6 +14,7 @@ from typing import Any
 
 from ray import tune
 
+from cluster import Bundle
 from searchers import Outcome, Proposal, Strategy
 from searchers.ray import TuneSearcher
 from trainables.ray import Trial
@@ -43,8 +44,7 @@ class Job:
         strategy: Whose proposals become trials.
         to_config: The Ray trial's config of a proposal; JSON.
         to_outcome: What a finished Ray trial means: (proposal, last result, errored).
-        bundles: Resources of one trial, one mapping per placement group bundle.
-        selectors: Node labels per bundle.
+        bundles: Resources and node labels of one trial, one per placement group bundle.
         width: Trials at once.
         on_report: Hears every report of every trial.
         on_tick: Called about ten times a second while trials run.
@@ -55,8 +55,7 @@ class Job:
     strategy: Strategy
     to_config: Callable[[Proposal], dict[str, Any]]
     to_outcome: Callable[[Proposal, Mapping[str, Any] | None, bool], Outcome]
-    bundles: Sequence[Mapping[str, float]]
-    selectors: Sequence[Mapping[str, str]]
+    bundles: Sequence[Bundle]
     width: int
     on_report: Callable[[Mapping[str, Any]], None]
     on_tick: Callable[[], None]
@@ -128,9 +127,10 @@ def _newest(folder: Path) -> Path | None:
 
 def _placement(job: Job) -> Any:
     selectors = {}
-    if any(job.selectors):
-        selectors["bundle_label_selector"] = [dict(selector) for selector in job.selectors]
-    return tune.PlacementGroupFactory([dict(bundle) for bundle in job.bundles], **selectors)
+    if any(bundle.labels for bundle in job.bundles):
+        selectors["bundle_label_selector"] = [dict(bundle.labels) for bundle in job.bundles]
+    resources = [dict(bundle.resources) for bundle in job.bundles]
+    return tune.PlacementGroupFactory(resources, **selectors)
 
 
 def _new_tuner(job: Job, trainable: Any, searcher: Any) -> Any:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from cluster import ClusterError, RunLocked
+from cluster import ClusterError, RunLockedError
 from tuner.cli import _analyze, _inspect, _run_commands
 from tuner.experiment import ExperimentError
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         print(f"{count} problem{'s' if count > 1 else ''}; nothing was started", file=sys.stderr)
         return _USAGE
-    except (RunError, RunLocked) as error:
+    except (RunError, RunLockedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE
     except ClusterError as error:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-QUICKSTART = Path(__file__).resolve().parent.parent.parent / "configs" / "quickstart.yaml"
+
+def configs() -> Path:
+    """The folder of example experiments: of the checkout, or as installed by pip."""
+    checkout = Path(__file__).resolve().parent.parent.parent / "configs"
+    return checkout if checkout.is_dir() else Path(sys.prefix) / "share/npu-tuner/configs"
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +19,7 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
         "experiment",
         nargs="?",
         type=Path,
-        default=QUICKSTART,
+        default=configs() / "quickstart.yaml",
         help="experiment file (default: configs/quickstart.yaml)",
     )
     parser.add_argument(

@@ -33,10 +33,12 @@ class Search:
     Attributes:
         type: Name of the strategy.
         strategy: Makes a fresh one, nothing asked yet.
+        space: What may be varied; None where the strategy needs no space.
     """
 
     type: str
     strategy: Callable[[], SearchStrategy]
+    space: Space | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def check_experiment(document: Document) -> Experiment:
     budget = _block(data, "budget", Budget, problems)
     cluster = _block(data, "cluster", Cluster, problems)
     storage = _storage(data, problems)
+    if trial is not None and search is not None:
+        problems += _space_problems(search, trial)
     if trial is not None:
         problems += trial.problems()
         if objective is not None:
@@ -160,7 +164,7 @@ def _validated(key: str, value: Any, model: type[B], problems: _Problems) -> B |
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems += from_pydantic(key, error.errors(), sorted(model.model_fields))
+        problems += from_pydantic(key, value, error.errors(), sorted(model.model_fields))
         return None
 
 
@@ -218,14 +222,14 @@ def _search(
     trial_keys = set(theirs.model_fields) if theirs else set()
     rest = {key: value for key, value in block.items() if key not in trial_keys}
     kind = rest.pop("type")
+    before = len(problems)
     seed = _seed(rest.pop("seed", 0), problems)
     space = _space(rest.pop("space", None), problems)
-    before = len(problems)
     try:
         options = model.model_validate(rest)
     except ValidationError as error:
         known = sorted({*model.model_fields, *trial_keys, "type", "seed", "space"})
-        problems += from_pydantic("search", error.errors(), known)
+        problems += from_pydantic("search", rest, error.errors(), known)
     if len(problems) > before:
         return None
     make = partial(make_strategy, kind, options, space=space, seed=seed)
@@ -233,7 +237,7 @@ def _search(
         make()
     except ValueError as error:
         problems.append(("search", str(error)))
-    return Search(kind, make)
+    return Search(kind, make, space)
 
 
 def _seed(value: Any, problems: _Problems) -> int:
@@ -249,8 +253,20 @@ def _space(value: Any, problems: _Problems) -> Space | None:
     try:
         return TypeAdapter(Space).validate_python(value)
     except ValidationError as error:
-        problems += from_pydantic("search.space", error.errors())
+        problems += from_pydantic("search.space", value, error.errors())
     return None
+
+
+def _space_problems(search: Search, trial: TrialType) -> _Problems:
+    """Parameters that the trial would silently ignore."""
+    names = trial.parameter_names()
+    if search.space is None or names is None:
+        return []
+    return [
+        (f"search.space.{name}", _unknown("parameter", name, names))
+        for name in search.space.names
+        if name not in names
+    ]
 
 
 def _objective_problems(objective: Objective, trial: TrialType) -> _Problems:

@@ -5,8 +5,18 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
+from cluster import Bundle, parse_bundle
 from trainables import FailureClass
 from tuner.experiment._duration import Duration
 
@@ -119,6 +129,14 @@ class Objective(Block):
         return any(expectation.target == "baseline" for expectation in self.expectations)
 
 
+Repetitions = Annotated[int, Field(ge=0, le=10)]
+Retries = Annotated[
+    Annotated[Repetitions, Tag("all")]
+    | Annotated[dict[FailureClass, Repetitions], Tag("by class")],
+    Discriminator(lambda value: "by class" if isinstance(value, dict) else "all"),
+]
+
+
 class Budget(Block):
     """What may be spent.
 
@@ -133,7 +151,7 @@ class Budget(Block):
     trials: PositiveInt | None = None
     time: Duration | None = None
     concurrent: Literal["auto"] | PositiveInt = "auto"
-    retries: Annotated[int, Field(ge=0, le=10)] | dict[FailureClass, int] = 1
+    retries: Retries = 1
 
     def retries_of(self, failure: str) -> int:
         """Repetitions allowed after this class of failure. ``input`` is never repeated, and
@@ -156,7 +174,17 @@ class Cluster(Block):
     """
 
     address: str = "local"
-    resources: dict[str, Annotated[float, Field(ge=0)]] = {"CPU": 1}
+    resources: dict[str, float] = {"CPU": 1}
     labels: dict[str, str] = {}
     dashboard: bool = True
     temp_dir: str | None = None
+
+    @model_validator(mode="after")
+    def _understandable(self) -> Cluster:
+        parse_bundle(self.resources, self.labels)
+        return self
+
+    @property
+    def bundle(self) -> Bundle:
+        """What one trial asks of its node."""
+        return parse_bundle(self.resources, self.labels)

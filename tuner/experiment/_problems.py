@@ -44,23 +44,35 @@ class ExperimentError(Exception):
 
 
 def from_pydantic(
-    prefix: str, errors: Sequence[Any], known: Sequence[str] = ()
+    prefix: str, data: Any, errors: Sequence[Any], known: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
     """(path, message) pairs of a pydantic ``ValidationError.errors()``, in plain words.
 
-    ``known`` names the keys that an unknown key may have been meant as.
+    One pair for each path: where several forms of a value are allowed, pydantic complains once for
+    each. ``data`` is what was validated, ``known`` the keys an unknown one may have been meant as.
     """
-    return [(_path(prefix, error["loc"]), _message(error, known)) for error in errors]
+    messages: dict[str, list[str]] = {}
+    for error in errors:
+        message = _message(error, known)
+        said = messages.setdefault(_path(prefix, data, error), [])
+        if message not in said:
+            said.append(message)
+    return [(path, ", or ".join(said)) for path, said in messages.items()]
 
 
-def _path(prefix: str, location: Sequence[int | str]) -> str:
-    parts = [str(part) for part in location if not _is_tag(part)]
-    return ".".join([prefix, *parts] if prefix else parts)
-
-
-def _is_tag(part: int | str) -> bool:
-    """Pydantic names the branch of a union it tried; that is no part of the user's file."""
-    return isinstance(part, str) and ("[" in part or part.startswith(("function-", "tagged-")))
+def _path(prefix: str, data: Any, error: Any) -> str:
+    """The path in the user's file: pydantic also names union branches it tried, which are none."""
+    parts = [prefix] if prefix else []
+    last = len(error["loc"]) - 1
+    for position, part in enumerate(error["loc"]):
+        if isinstance(data, dict) and part in data:
+            data = data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif not (position == last and error["type"] == "missing"):
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
 
 
 def _message(error: Any, known: Sequence[str]) -> str:

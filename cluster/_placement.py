@@ -1,0 +1,188 @@
+"""Whether a cluster can ever hold a trial, and how many at once.
+
+Ray waits silently and for ever for resources that no node has. So a request is compared with the
+nodes before anything is started, and what is missing is said in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cluster._resources import Bundle, Need, Node, Strategy, units
+
+_SEARCH_STEPS = 20_000
+_SEARCH_NEEDS = 200
+_SLOTS_COUNTED = 1000
+
+
+def infeasible(bundles: Sequence[Bundle], strategy: Strategy, nodes: Iterable[Node]) -> list[str]:
+    """Why one trial can never be placed on these nodes even when idle; empty when it can.
+
+    Args:
+        bundles: What one trial asks for.
+        strategy: How its bundles are laid out.
+        nodes: The cluster.
+    """
+    living = [node for node in nodes if node.alive]
+    if not living:
+        return ["the cluster has no living node"]
+    needs = _needs(bundles, strategy)
+    reasons = [
+        f"{_title(number, bundles, strategy)} ({need}): {_missing(need, living)}"
+        for number, need in enumerate(needs, 1)
+        if not any(need.copies(node) for node in living)
+    ]
+    if reasons or _Room(living, needs, strategy).place_all([needs]) is not False:
+        return reasons
+    where = "; ".join(
+        f"bundle {number} ({need}) fits {_names(n for n in living if need.copies(n))}"
+        for number, need in enumerate(needs, 1)
+    )
+    if strategy == "STRICT_SPREAD":
+        return [f"each bundle needs a node of its own (STRICT_SPREAD), but {where}"]
+    return [f"each bundle fits some node, but all of them never fit at once: {where}"]
+
+
+def slots(bundles: Sequence[Bundle], nodes: Iterable[Node], strategy: Strategy = "PACK") -> int:
+    """How many such trials fit the idle cluster at once; at most 1000 are counted.
+
+    Exact for one bundle and for ``STRICT_PACK``, and elsewhere as far as a bounded search can
+    tell; otherwise a number that surely fits.
+    """
+    living = [node for node in nodes if node.alive]
+    needs = _needs(bundles, strategy)
+    if len(needs) == 1:
+        return min(sum(needs[0].copies(node) for node in living), _SLOTS_COUNTED)
+    room, count = _Room(living, needs, strategy), 0
+    while count < _SLOTS_COUNTED and room.place_all([needs]):
+        count += 1
+    while count < _SLOTS_COUNTED:
+        if not _Room(living, needs, strategy).place_all([needs] * (count + 1)):
+            break
+        count += 1
+    return count
+
+
+def _needs(bundles: Sequence[Bundle], strategy: Strategy) -> list[Need]:
+    if not bundles:
+        raise ValueError("a trial needs at least one bundle")
+    if strategy == "STRICT_PACK":
+        return [Need.of(bundles)]
+    return [Need.of([bundle]) for bundle in bundles]
+
+
+class _GaveUp(Exception):
+    """The search takes too long."""
+
+
+class _Room:
+    """What is free on each node while trials are placed, and a search for places.
+
+    Backtracking over nodes, most constrained bundle first; nodes with the same room and labels
+    are tried once.
+    """
+
+    def __init__(self, nodes: Sequence[Node], needs: Sequence[Need], strategy: Strategy) -> None:
+        self._names = sorted({name for need in needs for name in need.units})
+        self._free = [[units(node.resources.get(n, 0)) for n in self._names] for node in nodes]
+        self._takes = {
+            id(need): [need.units.get(name, 0) for name in self._names] for need in needs
+        }
+        self._allowed = {
+            id(need): [index for index, node in enumerate(nodes) if need.matches(node)]
+            for need in needs
+        }
+        self._alike = [tuple(need.matches(node) for need in needs) for node in nodes]
+        self._apart = strategy == "STRICT_SPREAD"
+        self._steps = 0
+
+    def place_all(self, trials: Sequence[Sequence[Need]]) -> bool | None:
+        """Place all bundles of all ``trials`` and keep them placed.
+
+        ``False`` when that is impossible, ``None`` when the search gave up; nothing is then
+        changed.
+        """
+        items = [
+            (trial, need)
+            for trial, needs in enumerate(trials)
+            for need in sorted(needs, key=self._scarcity)
+        ]
+        self._steps = 0
+        try:
+            return self._place(items, 0, [set() for _ in trials])
+        except _GaveUp:
+            return None
+
+    def _scarcity(self, need: Need) -> tuple[int, list[int]]:
+        return len(self._allowed[id(need)]), [-amount for amount in self._takes[id(need)]]
+
+    def _place(
+        self, items: Sequence[tuple[int, Need]], position: int, used: list[set[int]]
+    ) -> bool:
+        if position == len(items):
+            return True
+        self._steps += 1
+        if self._steps > _SEARCH_STEPS or position >= _SEARCH_NEEDS:
+            raise _GaveUp
+        trial, need = items[position]
+        takes = self._takes[id(need)]
+        tried = set()
+        for index in self._allowed[id(need)]:
+            free = self._free[index]
+            users = tuple(number for number, nodes in enumerate(used) if index in nodes)
+            sort = (tuple(free), self._alike[index], users if self._apart else ())
+            if sort in tried or any(map(int.__lt__, free, takes)):
+                continue
+            if self._apart and index in used[trial]:
+                continue
+            tried.add(sort)
+            self._free[index] = [have - take for have, take in zip(free, takes, strict=True)]
+            used[trial].add(index)
+            placed = False
+            try:
+                placed = self._place(items, position + 1, used)
+            finally:
+                if not placed:
+                    self._free[index] = free
+                    used[trial].discard(index)
+            if placed:
+                return True
+        return False
+
+
+def _title(number: int, bundles: Sequence[Bundle], strategy: Strategy) -> str:
+    if len(bundles) == 1:
+        return "the trial"
+    if strategy == "STRICT_PACK":
+        return "all bundles on one node (STRICT_PACK)"
+    return f"bundle {number} of {len(bundles)}"
+
+
+def _missing(need: Need, nodes: Sequence[Node]) -> str:
+    """What no node has of ``need``."""
+    matching = [node for node in nodes if need.matches(node)]
+    if not matching:
+        return _missing_labels(need, nodes)
+    which = "node with such labels" if need.selectors else "node"
+    for name, amount in need.units.items():
+        best = max(matching, key=lambda node: node.resources.get(name, 0))
+        have = best.resources.get(name, 0)
+        if units(have) < amount:
+            if have:
+                return f"no {which} has that much {name}; the most is {have:g}, on {best}"
+            known = {n for node in matching for n in node.resources if not n.startswith("node:")}
+            return f"no {which} has {name}; there is {', '.join(sorted(known))}"
+    return f"no single {which} has all of it; each part alone exists on some node"
+
+
+def _missing_labels(need: Need, nodes: Sequence[Node]) -> str:
+    for key, text in need.selectors:
+        alone = Need({}, ((key, text),))
+        if not any(alone.matches(node) for node in nodes):
+            values = sorted({node.labels.get(key, "(not set)") for node in nodes})
+            return f"no node passes {key}={text}; the nodes have {key}: {', '.join(values)}"
+    return "no single node passes all of these labels"
+
+
+def _names(nodes: Iterable[Node]) -> str:
+    return ", ".join(map(str, nodes))

@@ -1,0 +1,324 @@
+"""Typed parameters, as the experiment file writes them.
+
+Every parameter that has more than one value is one coordinate of the unit cube. ``decode`` maps a
+coordinate to a value and ``encode`` maps a value back, so strategies work in [0, 1]^d and never
+learn about types. Each value of a finite parameter owns an equal share of its axis (of the
+logarithmic axis with ``log``); truncation or rounding would give the ends too little.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from searchers._contract import Json
+
+Values: TypeAlias = Mapping[str, Json]
+Scalar: TypeAlias = str | bool | int | float | None
+
+_DIGITS = 10
+"""Significant digits of a continuous value: far more than any measurement resolves, and few enough
+that encoding and decoding one restores it exactly."""
+
+_WIDEST = 2**40
+"""Whole numbers up to here are told apart by a coordinate, on a logarithmic axis too."""
+
+
+class _Parameter(BaseModel):
+    """Base of all parameters. ``given`` holds the values of the parameters declared before."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @property
+    def searched(self) -> bool:
+        """Whether this parameter is a coordinate of the unit cube."""
+        return self.size() != 1
+
+    @abstractmethod
+    def size(self) -> int | None:
+        """Number of values; None for a continuous parameter."""
+
+    @abstractmethod
+    def decode(self, unit: float, given: Values) -> Json:
+        """The value at ``unit`` in [0, 1]; any ``unit`` will do if not :attr:`searched`."""
+
+    @abstractmethod
+    def encode(self, value: Json, given: Values) -> float:
+        """A coordinate that decodes to ``value``, which must be legal."""
+
+    @abstractmethod
+    def canonical(self, value: Json, given: Values) -> Json:
+        """The one way to write ``value``. Raises ``ValueError`` when it is not legal."""
+
+    @abstractmethod
+    def grid(self, points: int | None, given: Values) -> Sequence[Json]:
+        """All values in order, or ``points`` evenly spaced ones of a continuous parameter.
+
+        Raises ``ValueError`` for a continuous parameter without ``points``.
+        """
+
+
+class _Finite(_Parameter):
+    """A parameter with values numbered from 0."""
+
+    @abstractmethod
+    def size(self) -> int: ...
+
+    @abstractmethod
+    def at(self, index: int) -> Json: ...
+
+    @abstractmethod
+    def index(self, value: Json) -> int: ...
+
+    def decode(self, unit: float, given: Values) -> Json:
+        return self.at(_bin(unit, self.size()))
+
+    def encode(self, value: Json, given: Values) -> float:
+        return (self.index(value) + 0.5) / self.size()
+
+    def canonical(self, value: Json, given: Values) -> Json:
+        return self.at(self.index(value))
+
+    def grid(self, points: int | None, given: Values) -> Sequence[Json]:
+        return [self.at(index) for index in range(self.size())]
+
+
+class ConstantParameter(_Finite):
+    """``{type: constant, value: 128}``: the same in every trial."""
+
+    type: Literal["constant"]
+    value: Scalar
+
+    def size(self) -> int:
+        return 1
+
+    def at(self, index: int) -> Json:
+        return self.value
+
+    def index(self, value: Json) -> int:
+        if _spelled(value) != _spelled(self.value):
+            raise ValueError(f"must be {_spelled(self.value)}, not {_spelled(value)}")
+        return 0
+
+
+class BoolParameter(_Finite):
+    """``{type: bool}``."""
+
+    type: Literal["bool"]
+
+    def size(self) -> int:
+        return 2
+
+    def at(self, index: int) -> Json:
+        return bool(index)
+
+    def index(self, value: Json) -> int:
+        if not isinstance(value, bool):
+            raise ValueError(f"must be true or false, not {_spelled(value)}")
+        return int(value)
+
+
+class EnumParameter(_Finite):
+    """``{type: enum, values: [none, awq, 8]}``: strings, numbers, booleans or null, all distinct.
+
+    ``1``, ``1.0`` and ``true`` are three different values.
+    """
+
+    type: Literal["enum"]
+    values: tuple[Scalar, ...] = Field(min_length=1, strict=False)
+
+    @field_validator("values")
+    @classmethod
+    def _distinct(cls, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        spelled = [_spelled(value) for value in values]
+        twice = sorted({text for text in spelled if spelled.count(text) > 1})
+        if twice:
+            raise ValueError(f"every value may stand only once; repeated: {', '.join(twice)}")
+        return values
+
+    def size(self) -> int:
+        return len(self.values)
+
+    def at(self, index: int) -> Json:
+        return self.values[index]
+
+    def index(self, value: Json) -> int:
+        spelled = [_spelled(known) for known in self.values]
+        if _spelled(value) not in spelled:
+            raise ValueError(f"must be one of {', '.join(spelled)}, not {_spelled(value)}")
+        return spelled.index(_spelled(value))
+
+
+class IntParameter(_Finite):
+    """``{type: int, low: 1, high: 64, step: 1, log: false}``, both ends included."""
+
+    type: Literal["int"]
+    low: int = Field(ge=-_WIDEST, le=_WIDEST)
+    high: int = Field(ge=-_WIDEST, le=_WIDEST)
+    step: int = Field(1, ge=1)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> IntParameter:
+        _check_range(self.low, self.high, log=self.log, stepped=self.step != 1)
+        over = (self.high - self.low) % self.step
+        if over:
+            raise ValueError(
+                f"high {self.high} is not low plus a multiple of step {self.step}; "
+                f"use {self.high - over} or {self.high - over + self.step}"
+            )
+        return self
+
+    def size(self) -> int:
+        return (self.high - self.low) // self.step + 1
+
+    def at(self, index: int) -> Json:
+        return self.low + index * self.step
+
+    def index(self, value: Json) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"must be a whole number, not {_spelled(value)}")
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must lie in {self.low}..{self.high}, not {value}")
+        index, over = divmod(value - self.low, self.step)
+        if over:
+            raise ValueError(f"must be {self.low} plus a multiple of {self.step}, not {value}")
+        return index
+
+    def decode(self, unit: float, given: Values) -> Json:
+        if not self.log:
+            return super().decode(unit, given)
+        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        return min(max(round(math.exp(bottom + unit * (top - bottom))), self.low), self.high)
+
+    def encode(self, value: Json, given: Values) -> float:
+        index = self.index(value)
+        if not self.log:
+            return (index + 0.5) / self.size()
+        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        return (math.log(value) - bottom) / (top - bottom)
+
+
+class FloatParameter(_Parameter):
+    """``{type: float, low: 0.5, high: 0.95, step: 0.05, log: false}``; no step: continuous."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    step: float | None = Field(None, gt=0)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FloatParameter:
+        _check_range(self.low, self.high, log=self.log, stepped=self.step is not None)
+        if self.step is None:
+            return self
+        if self.step < 10.0**-self._decimals:
+            raise ValueError(f"step {self.step} is too small beside {self.low} and {self.high}")
+        steps = (self.high - self.low) / self.step
+        if abs(steps - round(steps)) > 1e-6:
+            under, over = (self.low + math.floor(steps + k) * self.step for k in (0, 1))
+            raise ValueError(
+                f"high {self.high} is not low plus a multiple of step {self.step}; "
+                f"use {under:.{_DIGITS}g} or {over:.{_DIGITS}g}"
+            )
+        return self
+
+    @property
+    def _decimals(self) -> int:
+        largest = max(abs(self.low), abs(self.high))
+        return _DIGITS - 1 - math.floor(math.log10(largest)) if largest else _DIGITS
+
+    def _round(self, value: float) -> float:
+        """The canonical neighbour of ``value``; both ends of the range are canonical."""
+        if value in (self.low, self.high):
+            return value
+        close = float(f"{value:.{_DIGITS - 1}e}") if self.log else round(value, self._decimals)
+        return min(max(close, self.low), self.high) + 0.0  # turns -0.0 into 0.0
+
+    def size(self) -> int | None:
+        if self.low == self.high:
+            return 1
+        return None if self.step is None else round((self.high - self.low) / self.step) + 1
+
+    def _at(self, index: int, size: int) -> float:
+        assert self.step is not None or size == 1
+        last = index == size - 1
+        return self.high if last else self._round(self.low + index * (self.step or 0.0))
+
+    def decode(self, unit: float, given: Values) -> Json:
+        size = self.size()
+        if size is not None:
+            return self._at(_bin(unit, size), size)
+        if unit in (0.0, 1.0):
+            return self.high if unit else self.low
+        if self.log:
+            bottom, top = math.log(self.low), math.log(self.high)
+            return self._round(math.exp(bottom + unit * (top - bottom)))
+        return self._round(self.low + unit * (self.high - self.low))
+
+    def encode(self, value: Json, given: Values) -> float:
+        legal: float = self.canonical(value, given)
+        size = self.size()
+        if size == 1:
+            return 0.5
+        if size is not None and self.step is not None:
+            return (round((legal - self.low) / self.step) + 0.5) / size
+        if self.log:
+            bottom, top = math.log(self.low), math.log(self.high)
+            return (math.log(legal) - bottom) / (top - bottom)
+        return (legal - self.low) / (self.high - self.low)
+
+    def canonical(self, value: Json, given: Values) -> Json:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"must be a number, not {_spelled(value)}")
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must lie in {self.low}..{self.high}, not {value}")
+        size = self.size()
+        if size is None or size == 1 or self.step is None:
+            return self._round(float(value))
+        stepped = self._at(round((value - self.low) / self.step), size)
+        if abs(stepped - value) > self.step * 1e-6:
+            raise ValueError(f"must be {self.low} plus a multiple of {self.step}, not {value}")
+        return stepped
+
+    def grid(self, points: int | None, given: Values) -> Sequence[Json]:
+        size = self.size()
+        if size is not None:
+            return [self._at(index, size) for index in range(size)]
+        if points is None:
+            raise ValueError("is continuous: give it a step, or the grid a number of points")
+        if points == 1:
+            return [self.decode(0.5, given)]
+        values = (self.decode(index / (points - 1), given) for index in range(points))
+        return list(dict.fromkeys(values))
+
+
+Parameter: TypeAlias = Annotated[
+    IntParameter | FloatParameter | BoolParameter | EnumParameter | ConstantParameter,
+    Field(discriminator="type"),
+]
+"""One parameter as the experiment file writes it, told apart by ``type``."""
+
+
+def _bin(unit: float, count: int) -> int:
+    return min(int(unit * count), count - 1)
+
+
+def _spelled(value: Any) -> str:
+    """The JSON spelling of a value, which tells 1, 1.0 and true apart."""
+    return json.dumps(value, ensure_ascii=False, default=repr)
+
+
+def _check_range(low: float, high: float, *, log: bool, stepped: bool) -> None:
+    if low > high:
+        raise ValueError(f"low {low} is greater than high {high}")
+    if log and low <= 0:
+        raise ValueError(f"a logarithmic range must start above 0, not at {low}")
+    if log and stepped:
+        raise ValueError("log and step exclude each other")

@@ -1,0 +1,143 @@
+"""The ``trial`` block of a quantization experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from trainables.evaluation import Dataset
+
+
+def _absolute(path: str) -> str:
+    """Nodes and later sessions have other working folders."""
+    return path if path.startswith("builtin:") else str(Path(path).expanduser().absolute())
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
+"""A path, made absolute, or ``builtin:<name>``."""
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PracticeOptions(_Block):
+    """Which quantization; exactly one of scheme, template and file.
+
+    Attributes:
+        scheme: A named scheme, applied to all linear layers.
+        smoothquant: With a scheme: True, or the migration strength alpha in 0..1.
+        template: A practice (PracticeConfig) document.
+        file: A YAML file with such a document.
+    """
+
+    scheme: str | None = None
+    smoothquant: bool | float = False
+    template: dict[str, Any] | None = None
+    file: PathText | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PracticeOptions:
+        given = [self.scheme, self.template, self.file]
+        if sum(source is not None for source in given) != 1:
+            raise ValueError("give exactly one of scheme, template and file")
+        if self.smoothquant is not False and self.scheme is None:
+            raise ValueError("smoothquant goes with scheme; a template has processors of its own")
+        return self
+
+
+class CalibrationOptions(_Block):
+    """The texts that static ranges are taken from.
+
+    Attributes:
+        dataset: ``builtin:calibration`` or a file; None: what the practice names.
+        samples: How many texts.
+        length: Tokens of each text at most.
+        seed: Chooses the texts. A repeated measurement adds its number.
+    """
+
+    dataset: PathText = "builtin:calibration"
+    samples: PositiveInt = 32
+    length: PositiveInt = 256
+    seed: NonNegativeInt = 0
+
+
+class EvaluationOptions(BaseModel):
+    """How quality is measured: the evaluator's own options stand beside these.
+
+    Attributes:
+        type: The evaluator.
+        datasets: By the names that demands use, in the order of evaluation.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = "transformers"
+    datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _absolute_paths(self) -> EvaluationOptions:
+        for name, dataset in self.datasets.items():
+            absolute = {"path": _absolute(dataset.path)}
+            self.datasets[name] = dataset.model_copy(update=absolute)
+        return self
+
+    @property
+    def evaluator(self) -> dict[str, Any]:
+        """The evaluator's block, ``type`` included."""
+        return {"type": self.type, **(self.model_extra or {})}
+
+
+class Timeouts(_Block):
+    """Seconds that a stage may take."""
+
+    quantize: PositiveFloat = 4 * 3600
+    evaluate: PositiveFloat = 4 * 3600
+    analyze: PositiveFloat = 4 * 3600
+
+
+class QuantizationOptions(_Block):
+    """See the attributes' own models.
+
+    Attributes:
+        model: Folder of the float checkpoint, or ``builtin:<name>``.
+        quantizer: The quantizer's block: ``type`` and its options.
+        device: Torch device that quantizes and evaluates.
+        threads: Processor threads of a stage; None leaves it to the tool.
+        trust_remote_code: Whether Python code that comes with the checkpoint may run.
+    """
+
+    type: Literal["quantization"] = "quantization"
+    model: PathText
+    practice: PracticeOptions
+    quantizer: dict[str, Any] = {"type": "llmcompressor"}
+    calibration: CalibrationOptions = CalibrationOptions()
+    evaluation: EvaluationOptions
+    device: str = "cpu"
+    threads: PositiveInt | None = None
+    trust_remote_code: bool = False
+    timeouts: Timeouts = Timeouts()
+
+
+class AnalysisOptions(_Block):
+    """How layers are ranked, and where fallback layers go.
+
+    Attributes:
+        rollback_path: Dot path of a list in the practice that takes the fallback layers, such as
+            ``spec.process.1.exclude``; by default the exclude list of the last ``linear_quant``.
+        analysis: The analysis' own options, ``metric`` among them.
+    """
+
+    rollback_path: str | None = None
+    analysis: dict[str, Any] = {}

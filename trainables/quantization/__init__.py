@@ -1,0 +1,52 @@
+"""Quantization: schemes, practices and quantizers, without torch.
+
+The arithmetic on tensors is in ``trainables.quantization._fake``; the work itself is done by the
+stage program ``trainables.quantization.quantize``.
+"""
+
+from trainables.quantization._fallback import (
+    check_rollback_path,
+    default_rollback_path,
+    with_added_fallback,
+    with_fallback,
+)
+from trainables.quantization._patterns import (
+    engine_patterns,
+    fallback_patterns,
+    fused_with,
+    is_excluded,
+    split_groups,
+    unmatched_patterns,
+)
+from trainables.quantization._practice import Practice, PracticeError, parse_practice
+from trainables.quantization._scheme import SCHEMES, LinearScheme, TensorScheme, named_scheme
+from trainables.quantization._targets import (
+    LinearTarget,
+    layer_schemes,
+    linear_targets,
+    practice_from_scheme,
+)
+
+__all__ = [
+    "SCHEMES",
+    "LinearScheme",
+    "LinearTarget",
+    "Practice",
+    "PracticeError",
+    "TensorScheme",
+    "check_rollback_path",
+    "default_rollback_path",
+    "engine_patterns",
+    "fallback_patterns",
+    "fused_with",
+    "is_excluded",
+    "layer_schemes",
+    "linear_targets",
+    "named_scheme",
+    "parse_practice",
+    "practice_from_scheme",
+    "split_groups",
+    "unmatched_patterns",
+    "with_added_fallback",
+    "with_fallback",
+]

@@ -1,0 +1,123 @@
+"""What turns a model and a practice into quantized weights: ``quantizer: {type: ...}``."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel
+
+from trainables.quantization._calibration import Calibration
+from trainables.quantization._practice import Practice
+from trainables.quantization._scheme import LinearScheme
+
+GROUP = "npu_tuner.quantizers"
+
+
+@dataclass(frozen=True)
+class QuantizeJob:
+    """What is to be quantized.
+
+    Attributes:
+        model: Folder of the float checkpoint.
+        practice: How.
+        calibration: With which data.
+        device: ``cpu``, ``cuda:0``, ``npu:0``.
+        trust_remote_code: Whether Python files of the checkpoint may be run.
+    """
+
+    model: Path
+    practice: Practice
+    calibration: Calibration
+    device: str = "cpu"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a quantizer did.
+
+    Attributes:
+        layers: Every linear layer but the output head, and its scheme; None for float.
+        head: Name of the output head, which stays in float; None when the model has none.
+        seconds: Duration of each phase.
+        calibration_tokens: Tokens the model was shown.
+        tools: Versions of the libraries used.
+    """
+
+    layers: Mapping[str, LinearScheme | None]
+    head: str | None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    calibration_tokens: int = 0
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+class Quantizer(ABC):
+    """One quantization tool.
+
+    Attributes:
+        Options: Model of the ``quantizer`` block without ``type``.
+    """
+
+    Options: ClassVar[type[BaseModel]]
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def problems(self, practice: Practice) -> list[str]:
+        """What this tool cannot do of ``practice``, each with its path; cheap and without torch."""
+
+    @abstractmethod
+    def quantize(self, job: QuantizeJob, folder: Path) -> Quantized:
+        """Write weights and ``config.json`` in compressed-tensors form into the empty ``folder``.
+
+        Raises:
+            StageError: The model or the data cannot be used, or the tool failed.
+        """
+
+
+_BUILT_IN = {
+    "llmcompressor": "trainables.quantization._llmcompressor",
+    "torch_reference": "trainables.quantization._reference",
+}
+_REGISTRY: dict[str, type[Quantizer]] = {}
+T = TypeVar("T", bound=type[Quantizer])
+
+
+def register_quantizer(name: str) -> Callable[[T], T]:
+    """Class decorator that makes a quantizer available under ``quantizer: {type: name}``."""
+
+    def decorate(cls: T) -> T:
+        _REGISTRY[name] = cls
+        return cls
+
+    return decorate
+
+
+def quantizers() -> list[str]:
+    """Names of all quantizers, those of installed third parties included."""
+    return sorted({*_BUILT_IN, *_REGISTRY, *(point.name for point in entry_points(group=GROUP))})
+
+
+def quantizer_type(name: str) -> type[Quantizer]:
+    """The class registered under ``name``.
+
+    Raises:
+        KeyError: Nothing is registered under that name.
+        ImportError: A third party's entry point cannot be loaded; the message names it.
+    """
+    if name not in _REGISTRY and name in _BUILT_IN:
+        importlib.import_module(_BUILT_IN[name])
+    if name not in _REGISTRY:
+        for point in entry_points(group=GROUP, name=name):
+            try:
+                _REGISTRY[name] = point.load()
+            except Exception as error:
+                raise ImportError(f"quantizer {name!r} of {point.value}: {error}") from error
+    return _REGISTRY[name]
