@@ -24,7 +24,7 @@ import psutil
 
 from cluster._dashboard import DeferredDashboard, without_dashboard_process
 from cluster._files import write_atomic
-from cluster._locks import FileLock, runtime_folder
+from cluster._locks import FileLock, private_folder, runtime_folder
 from cluster._orphans import RUN_VARIABLE
 from cluster._resources import Node
 
@@ -35,6 +35,13 @@ _SETTINGS = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 """Defaults for Ray and Tune; what the user has set wins. Tune reads some when it is imported."""
+_SYSTEM = {
+    # Workers started ahead are of no use to Tune, whose trials have a runtime environment of their
+    # own, and on a large machine there would be hundreds of them.
+    "prestart_worker_first_driver": False,
+    # By default workers run at nice 15, and so would every engine they start.
+    "worker_niceness": 0,
+}
 _NOT_FOR_PRIVATE = (
     "RAY_ADDRESS",
     "RAY_REDIS_ADDRESS",
@@ -132,8 +139,8 @@ def connect(
             ``ray://host:port``.
         name: Name of the run.
         dashboard: Start Ray's dashboard with a private cluster. It comes up in the background.
-        temp_dir: Folder for a private cluster's logs, sockets and spilled objects; by default
-            one in the user's runtime folder, of which the last sessions are kept.
+        temp_dir: Where a private cluster keeps logs, sockets and spilled objects, in a folder of
+            its own; by default in the user's runtime folder. The last three sessions are kept.
         object_store_memory: Bytes of shared memory of a private cluster.
         num_cpus: CPUs a private cluster offers; all of the machine by default.
         resources: Further resources it offers. NPUs and GPUs are found without.
@@ -163,6 +170,9 @@ def connect(
             )
         else:
             connection = _join(address, name, stack)
+        # With log_to_driver off, Ray still prints the deaths of workers on standard output, which is
+        # ours; whoever waits for the worker hears of it.
+        ray._private.worker._worker_logs_enabled = False
         connection._resources = stack.pop_all()
         return connection
 
@@ -195,7 +205,7 @@ def _start(
     if threading.current_thread() is not threading.main_thread():
         # Ray's processes get SIGKILL when the thread that started them ends.
         raise ClusterError("a private cluster must be started from the main thread")
-    folder = temp_dir or _slot(stack)
+    folder = _slot(temp_dir, stack)
     if len(str(folder)) > _LONGEST_TEMP_DIR:
         raise ClusterError(
             f"the folder for Ray, {folder}, has a path of more than {_LONGEST_TEMP_DIR} "
@@ -234,9 +244,7 @@ def _init_private(name: str, folder: Path, options: Mapping[str, Any]) -> bool:
                     log_to_driver=False,
                     logging_level="ERROR",
                     _temp_dir=str(folder),
-                    # Workers started ahead are of no use to Tune, whose trials need a runtime
-                    # environment of their own, and on a large machine there would be hundreds.
-                    _system_config={"prestart_worker_first_driver": False},
+                    _system_config=_SYSTEM,
                     **options,
                 )
             return deferred
@@ -301,12 +309,16 @@ def _kill(processes: list[psutil.Process]) -> None:
             process.kill()
 
 
-def _slot(stack: ExitStack) -> Path:
-    """A folder for Ray that no other living cluster of this user uses; old sessions are pruned."""
-    base = runtime_folder() / "ray"
+def _slot(temp_dir: Path | None, stack: ExitStack) -> Path:
+    """A folder for Ray that no other living cluster of this user uses; old sessions are pruned.
+
+    Ray lets everybody write to the folder it is given; the one around it keeps others out.
+    """
+    parent = temp_dir / f"tuner-{os.getuid()}" if temp_dir else runtime_folder() / "ray"
+    base = private_folder(parent)
     for number in range(1000):
         folder = base / str(number)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         try:
             # A lock on the folder itself also keeps systemd-tmpfiles from cleaning it up.
             stack.callback(FileLock(folder).close)

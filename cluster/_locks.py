@@ -45,16 +45,21 @@ os.register_at_fork(after_in_child=_close_all)
 def runtime_folder() -> Path:
     """A folder of this user on this host, mode 700, the same for all processes of the user.
 
-    ``TUNER_RUNTIME_DIR`` moves it. Raises ``PermissionError`` when somebody else owns the path or
-    may write there.
+    ``TUNER_RUNTIME_DIR`` moves it. Raises ``PermissionError`` when somebody else may use the path.
     """
-    folder = Path(os.environ.get("TUNER_RUNTIME_DIR") or f"/tmp/npu-tuner-{os.getuid()}")
+    return private_folder(
+        Path(os.environ.get("TUNER_RUNTIME_DIR") or f"/tmp/npu-tuner-{os.getuid()}")
+    )
+
+
+def private_folder(folder: Path) -> Path:
+    """``folder``, made if need be; ``PermissionError`` unless only this user may enter it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o077 or folder.is_symlink():
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise PermissionError(
-            f"{folder} must be a folder that only this user can use (mode 700). Remove it, or set "
-            "TUNER_RUNTIME_DIR to a folder of your own with a short path"
+            f"{folder} must be a folder, not a link, that only this user can enter (mode 700). "
+            "Remove it, or choose another (TUNER_RUNTIME_DIR for files of running programs)"
         )
     return folder
 
@@ -102,15 +107,17 @@ class FileLock:
     """
 
     def __init__(self, path: Path) -> None:
+        self._descriptor = -1
         flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
-        self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(self._descriptor)
+            os.close(descriptor)
             if error.errno == errno.EACCES:
                 raise BlockingIOError(error.errno, error.strerror, str(path)) from error
             raise
+        self._descriptor = descriptor
         close_in_forked_children(self)
 
     def write_holder(self) -> Holder:
@@ -127,8 +134,7 @@ class FileLock:
             os.close(descriptor)
 
     def __del__(self) -> None:
-        if getattr(self, "_descriptor", -1) >= 0:
-            self.close()
+        self.close()
 
 
 def read_holder(path: Path) -> Holder | None:

@@ -23,6 +23,7 @@ TREE_VARIABLE = "TUNER_TREE"
 """Marks every process of one process tree; unique per start."""
 
 _KILL_BOUND_S = 15.0
+_LOOK_AGAIN_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def end_all(find: Callable[[], list[psutil.Process]], grace_s: float) -> list[Fo
             for process in processes:
                 with suppress(psutil.Error):
                     process.kill()
-        psutil.wait_procs(processes, timeout=0.1)
+        # Not psutil.wait_procs: it would take the exit status of a child of ours from its Popen.
+        time.sleep(_LOOK_AGAIN_S)
         processes = find()
     return ended
 

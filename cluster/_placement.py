@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from cluster._resources import Bundle, Need, Node, Strategy, units
 
 _SEARCH_STEPS = 20_000
-_SEARCH_NEEDS = 200
+_SEARCH_BUNDLES = 200
 _SLOTS_COUNTED = 1000
 
 
@@ -32,7 +32,7 @@ def infeasible(bundles: Sequence[Bundle], strategy: Strategy, nodes: Iterable[No
         for number, need in enumerate(needs, 1)
         if not any(need.copies(node) for node in living)
     ]
-    if reasons or _Room(living, needs, strategy).place_all([needs]) is not False:
+    if reasons or _Room(living, needs, strategy).place(1) is not False:
         return reasons
     where = "; ".join(
         f"bundle {number} ({need}) fits {_names(n for n in living if need.copies(n))}"
@@ -54,10 +54,10 @@ def slots(bundles: Sequence[Bundle], nodes: Iterable[Node], strategy: Strategy =
     if len(needs) == 1:
         return min(sum(needs[0].copies(node) for node in living), _SLOTS_COUNTED)
     room, count = _Room(living, needs, strategy), 0
-    while count < _SLOTS_COUNTED and room.place_all([needs]):
+    while count < _SLOTS_COUNTED and room.place(1):
         count += 1
     while count < _SLOTS_COUNTED:
-        if not _Room(living, needs, strategy).place_all([needs] * (count + 1)):
+        if not _Room(living, needs, strategy).place(count + 1):
             break
         count += 1
     return count
@@ -76,78 +76,76 @@ class _GaveUp(Exception):
 
 
 class _Room:
-    """What is free on each node while trials are placed, and a search for places.
+    """What is free on each node while copies of one trial are placed, and a search for places.
 
     Backtracking over nodes, most constrained bundle first; nodes with the same room and labels
     are tried once.
     """
 
     def __init__(self, nodes: Sequence[Node], needs: Sequence[Need], strategy: Strategy) -> None:
-        self._names = sorted({name for need in needs for name in need.units})
-        self._free = [[units(node.resources.get(n, 0)) for n in self._names] for node in nodes]
-        self._takes = {
-            id(need): [need.units.get(name, 0) for name in self._names] for need in needs
-        }
-        self._allowed = {
-            id(need): [index for index, node in enumerate(nodes) if need.matches(node)]
-            for need in needs
-        }
+        names = sorted({name for need in needs for name in need.units})
+        self._free = [[units(node.resources.get(name, 0)) for name in names] for node in nodes]
         self._alike = [tuple(need.matches(node) for need in needs) for node in nodes]
         self._apart = strategy == "STRICT_SPREAD"
         self._steps = 0
+        self._bundles = [
+            (
+                [index for index, node in enumerate(nodes) if need.matches(node)],
+                [need.units.get(name, 0) for name in names],
+            )
+            for need in needs
+        ]
+        self._bundles.sort(key=lambda bundle: (len(bundle[0]), [-take for take in bundle[1]]))
 
-    def place_all(self, trials: Sequence[Sequence[Need]]) -> bool | None:
-        """Place all bundles of all ``trials`` and keep them placed.
+    def place(self, trials: int) -> bool | None:
+        """Place all bundles of ``trials`` copies of the trial and keep them placed.
 
         ``False`` when that is impossible, ``None`` when the search gave up; nothing is then
         changed.
         """
-        items = [
-            (trial, need)
-            for trial, needs in enumerate(trials)
-            for need in sorted(needs, key=self._scarcity)
-        ]
+        wanted = [trials * amount for amount in _total(takes for _, takes in self._bundles)]
+        if any(map(int.__gt__, wanted, _total(self._free))):
+            return False
         self._steps = 0
         try:
-            return self._place(items, 0, [set() for _ in trials])
+            return self._place_from(0, trials * len(self._bundles), set())
         except _GaveUp:
             return None
 
-    def _scarcity(self, need: Need) -> tuple[int, list[int]]:
-        return len(self._allowed[id(need)]), [-amount for amount in self._takes[id(need)]]
-
-    def _place(
-        self, items: Sequence[tuple[int, Need]], position: int, used: list[set[int]]
-    ) -> bool:
-        if position == len(items):
+    def _place_from(self, position: int, end: int, used: set[int]) -> bool:
+        """Place the bundles from ``position`` on; ``used`` are the nodes of the same copy."""
+        if position == end:
             return True
         self._steps += 1
-        if self._steps > _SEARCH_STEPS or position >= _SEARCH_NEEDS:
+        if self._steps > _SEARCH_STEPS or position >= _SEARCH_BUNDLES:
             raise _GaveUp
-        trial, need = items[position]
-        takes = self._takes[id(need)]
+        number = position % len(self._bundles)
+        allowed, takes = self._bundles[number]
+        if number == 0:
+            used = set()
         tried = set()
-        for index in self._allowed[id(need)]:
+        for index in allowed:
             free = self._free[index]
-            users = tuple(number for number, nodes in enumerate(used) if index in nodes)
-            sort = (tuple(free), self._alike[index], users if self._apart else ())
-            if sort in tried or any(map(int.__lt__, free, takes)):
+            sort = (tuple(free), self._alike[index])
+            if self._apart and index in used:
                 continue
-            if self._apart and index in used[trial]:
+            if sort in tried or any(map(int.__lt__, free, takes)):
                 continue
             tried.add(sort)
             self._free[index] = [have - take for have, take in zip(free, takes, strict=True)]
-            used[trial].add(index)
             placed = False
             try:
-                placed = self._place(items, position + 1, used)
+                placed = self._place_from(position + 1, end, used | {index})
             finally:
                 if not placed:
                     self._free[index] = free
-                    used[trial].discard(index)
             if placed:
                 return True
         return False
+
+
+def _total(rows: Iterable[Sequence[int]]) -> list[int]:
+    return [sum(column) for column in zip(*rows, strict=True)]
 
 
 def _title(number: int, bundles: Sequence[Bundle], strategy: Strategy) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import psutil
 
@@ -70,18 +71,17 @@ class ProcessTree:
     Leaving its context stops it. Methods may be called from any thread.
     """
 
-    def __init__(
-        self, warden: subprocess.Popen[bytes], channel: socket.socket, tree: str, log: Path
-    ) -> None:
-        self._warden = warden
+    def __init__(self, channel: socket.socket, tree: str, log: Path) -> None:
         self._channel = channel
         self._tree = tree
         self._log = log
         self._lock = threading.RLock()
         self._received = b""
         self._pid = 0
+        self._warden = 0
         self._code: int | None = None
         self._remaining: list[int] = []
+        close_in_forked_children(channel)
 
     @classmethod
     def start(
@@ -105,8 +105,8 @@ class ProcessTree:
             cwd: Working folder; this process's own by default.
 
         Raises:
-            OSError: The program or the folder does not exist or may not be used.
-            RuntimeError: The supervising process did not come up within 60 s.
+            OSError: The program or the folder does not exist or may not be used, or the warden
+                did not come up.
         """
         arguments = [os.fsencode(argument) for argument in argv]
         if not arguments or any(b"\0" in argument for argument in arguments):
@@ -116,51 +116,34 @@ class ProcessTree:
         environment.update({RUN_VARIABLE: run_id, LABEL_VARIABLE: label, TREE_VARIABLE: tree})
         log.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
-        with theirs, log.open("ab") as output:
-            warden = subprocess.Popen(
-                [sys.executable, "-S", "-E", "-I", str(_WARDEN)],
-                stdin=theirs.fileno(),
-                stdout=output,
-                stderr=output,
-                cwd=cwd,
-                env=environment,
-                start_new_session=True,
-            )
-        started = cls(warden, ours, tree, log)
-        close_in_forked_children(ours)
-        started._order(arguments)
+        close_in_forked_children(theirs)
+        started = cls(ours, tree, log)
+        try:
+            with theirs, log.open("ab") as output:
+                _spawn_warden(theirs, output, cwd, environment)
+            started._order(arguments)
+        except BaseException:
+            ours.close()
+            raise
         return started
 
     def _order(self, arguments: Sequence[bytes]) -> None:
         """Tell the warden what to run and wait until it runs."""
         message = b"\0".join(arguments)
-        try:
-            self._channel.settimeout(_START_BOUND_S)
-            self._channel.sendall(b"%d\n" % len(message) + message)
-            while b"\n" not in self._received:
-                data = self._channel.recv(4096)
-                if not data:
-                    raise BrokenPipeError
-                self._received += data
-        except OSError as error:
-            self._abandon()
-            raise RuntimeError(
-                f"the process that supervises {os.fsdecode(arguments[0])} did not come up; "
-                f"see the end of {self._log}"
-            ) from error
-        line, _, self._received = self._received.partition(b"\n")
-        word, value = line.split()
-        if word == b"refused":
-            self._abandon()
-            code = int(value)
-            raise OSError(code, os.strerror(code), os.fsdecode(arguments[0]))
-        self._pid = int(value)
+        self._channel.settimeout(_START_BOUND_S)
+        self._channel.sendall(b"%d\n" % len(message) + message)
+        while b"\n" not in self._received:
+            data = self._channel.recv(4096)
+            if not data:
+                raise BrokenPipeError(f"the warden ended at once; see the end of {self._log}")
+            self._received += data
         self._channel.settimeout(None)
-
-    def _abandon(self) -> None:
-        self._channel.close()
-        self._warden.kill()
-        self._warden.wait(_KILL_BOUND_S)
+        line, _, self._received = self._received.partition(b"\n")
+        word, *values = line.split()
+        if word == b"refused":
+            code = int(values[0])
+            raise OSError(code, os.strerror(code), os.fsdecode(arguments[0]))
+        self._pid, self._warden = map(int, values)
 
     @property
     def pid(self) -> int:
@@ -170,7 +153,7 @@ class ProcessTree:
     def pids(self) -> set[int]:
         """Process ids of the whole tree as it is now, wherever it forked to."""
         with suppress(psutil.Error):
-            return {child.pid for child in psutil.Process(self._warden.pid).children(True)}
+            return {child.pid for child in psutil.Process(self._warden).children(True)}
         return set()
 
     def poll(self) -> int | None:
@@ -208,7 +191,7 @@ class ProcessTree:
             raise ProcessesRemainError(remaining)
 
     def _receive(self) -> None:
-        """Take in what the warden says, when it says something."""
+        """Take in what the warden says. Its last words count once it is gone."""
         with self._lock:
             if self._code is not None:
                 return
@@ -219,10 +202,9 @@ class ProcessTree:
             except OSError:
                 data = b""
             self._received += data
-            if self._received.endswith(b"\n"):
+            if not data and self._received.endswith(b"\n"):
                 _, code, *remaining = self._received.split()
                 self._remaining = [int(pid) for pid in remaining]
-                self._warden.wait(_KILL_BOUND_S)
                 self._code = int(code)
             elif not data:
                 self._lose_warden()
@@ -231,8 +213,6 @@ class ProcessTree:
         """The warden was killed, and the program with it; end what it can no longer end."""
         with self._lock:
             self._code = -signal.SIGKILL
-            self._warden.kill()
-            self._warden.wait(_KILL_BOUND_S)
             sweep_tree(self._tree, grace_s=0)
 
     def log_tail(self, lines: int = 40) -> str:
@@ -253,3 +233,23 @@ class ProcessTree:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _spawn_warden(
+    channel: socket.socket, output: IO[bytes], cwd: Path | None, environment: Mapping[str, str]
+) -> None:
+    """Start a warden and return once it is on its own, no child of this process."""
+    try:
+        subprocess.run(
+            [sys.executable, "-S", "-E", "-I", str(_WARDEN)],
+            stdin=channel.fileno(),
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+            timeout=_START_BOUND_S,
+            check=True,
+        )
+    except subprocess.SubprocessError as error:
+        raise BrokenPipeError(f"the warden did not come up: {error}") from error

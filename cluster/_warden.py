@@ -9,13 +9,15 @@ What makes the tree inescapable (all from prctl(2) and unix(7)):
   fork or a new session, becomes a child of the warden. "No children left" is "nothing left".
 * Standard input is one end of a socket whose other end only the owner holds. However the owner
   dies, SIGKILL included, the kernel closes that end, and the warden takes the tree down.
-* It lives in a session of its own, so killing the owner's process group does not reach it.
+* It lives in a session of its own and is no child of its owner, for Ray kills the process group
+  of a worker, and a worker that ends kills its children.
 * The program gets SIGKILL from the kernel when the warden dies (``PR_SET_PDEATHSIG``).
 
 Standard output and error are the program's log. On the socket the owner sends
 ``<size>\n<arguments joined by NUL>``, later ``stop <grace seconds>\n``; the warden answers
-``started <pid>\n`` or ``refused <errno>\n``, and at the end ``ended <code> <pids not gone>\n``,
-where code is the exit status or the negative signal number.
+``started <pid> <own pid>\n`` or ``refused <errno>\n``, and at the end
+``ended <code> <pids not gone>\n``, where code is the exit status or the negative signal number.
+Then it is gone, and with it its end of the socket.
 """
 
 import ctypes
@@ -32,7 +34,7 @@ LEFTOVER_GRACE_S = 3.0
 """Between TERM and KILL for what the program left behind, and for the tree of a dead owner."""
 KILL_BOUND_S = 15.0
 """How long killed processes may take to vanish; one stuck in a device driver may never."""
-_KILL_INTERVAL_S = 0.05
+_LOOK_AGAIN_S = 0.1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -126,7 +128,9 @@ class Warden:
     def __init__(self) -> None:
         self.child = -1
         self.code = 0
+        self.child_ended = False
         self.kill_at = float("inf")
+        self.asked: set[int] = set()
         self.owner_lives = True
         self.received = b""
         self.wakeup, writer = os.pipe()
@@ -143,12 +147,12 @@ class Warden:
         except OSError as error:
             self.tell(f"refused {error.errno}")
             return
-        self.tell(f"started {self.child}")
+        self.tell(f"started {self.child} {os.getpid()}")
         while not self.reaped_all():
             if time.monotonic() >= self.kill_at + KILL_BOUND_S:
                 break
-            if time.monotonic() >= self.kill_at:
-                send(descendants(os.getpid()), signal.SIGKILL)
+            if self.kill_at < float("inf"):
+                self.press()
             self.wait()
         remaining = " ".join(map(str, descendants(os.getpid())))
         self.tell(f"ended {self.code} {remaining}")
@@ -185,6 +189,7 @@ class Warden:
             if pid == 0:
                 return False
             if pid == self.child:
+                self.child_ended = True
                 self.code = os.waitstatus_to_exitcode(status)
                 if self.kill_at == float("inf"):
                     self.stop(LEFTOVER_GRACE_S)
@@ -192,7 +197,9 @@ class Warden:
     def wait(self) -> None:
         """Sleep until something happens, then act on it."""
         now = time.monotonic()
-        pause = _KILL_INTERVAL_S if now >= self.kill_at else min(self.kill_at - now, 3600.0)
+        pause = _LOOK_AGAIN_S if self.kill_at < float("inf") else 3600.0
+        if now < self.kill_at < now + pause:
+            pause = self.kill_at - now
         poll = select.poll()
         poll.register(self.wakeup, select.POLLIN)
         if self.owner_lives:
@@ -215,18 +222,26 @@ class Warden:
             self.stop(LEFTOVER_GRACE_S)
 
     def stop(self, grace_s: float) -> None:
-        """Ask the whole tree to end; who is left after the grace is killed."""
-        first = self.kill_at == float("inf")
+        """Bring the whole tree to its end; who is left after the grace is killed."""
         self.kill_at = min(self.kill_at, time.monotonic() + grace_s)
-        if first and grace_s > 0:
+
+    def press(self) -> None:
+        """TERM once for each process of the tree, KILL when the grace is over."""
+        pids = descendants(os.getpid())
+        if time.monotonic() >= self.kill_at:
+            send(pids, signal.SIGKILL)
+        elif not self.asked or self.child_ended:
+            # What the program starts to clean up is left to it; once it is gone, nothing is.
             # A stopped process acts on TERM only once it continues.
-            send(descendants(os.getpid()), signal.SIGTERM, signal.SIGCONT)
+            send([pid for pid in pids if pid not in self.asked], signal.SIGTERM, signal.SIGCONT)
+            self.asked.update(pids)
 
 
 def main() -> None:
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    prefer_as_oom_victim(0)
-    Warden().serve()
+    if os.fork() == 0:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        prefer_as_oom_victim(0)
+        Warden().serve()
 
 
 if __name__ == "__main__":

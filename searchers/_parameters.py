@@ -25,6 +25,9 @@ _DIGITS = 10
 """Significant digits of a continuous value: far more than any measurement resolves, and few enough
 that encoding and decoding one restores it exactly."""
 
+_NARROWEST = 1e-6
+"""The smallest width of a continuous range, relative to its larger end."""
+
 _WIDEST = 2**40
 """Whole numbers up to here are told apart by a coordinate, on a logarithmic axis too."""
 
@@ -217,6 +220,8 @@ class FloatParameter(_Parameter):
     def _consistent(self) -> FloatParameter:
         _check_range(self.low, self.high, log=self.log, stepped=self.step is not None)
         if self.step is None:
+            if 0 < self.high - self.low < max(abs(self.low), abs(self.high)) * _NARROWEST:
+                raise ValueError(f"{self.low}..{self.high} is too narrow; use an enum of values")
             return self
         if self.step < 10.0**-self._decimals:
             raise ValueError(f"step {self.step} is too small beside {self.low} and {self.high}")
@@ -234,12 +239,14 @@ class FloatParameter(_Parameter):
         largest = max(abs(self.low), abs(self.high))
         return _DIGITS - 1 - math.floor(math.log10(largest)) if largest else _DIGITS
 
+    def _shorten(self, value: float) -> float:
+        return float(f"{value:.{_DIGITS - 1}e}") if self.log else round(value, self._decimals)
+
     def _round(self, value: float) -> float:
-        """The canonical neighbour of ``value``; both ends of the range are canonical."""
-        if value in (self.low, self.high):
-            return value
-        close = float(f"{value:.{_DIGITS - 1}e}") if self.log else round(value, self._decimals)
-        return min(max(close, self.low), self.high) + 0.0  # turns -0.0 into 0.0
+        """The canonical neighbour of ``value``: an end of the range, or a short number."""
+        short = self._shorten(value)
+        ends = (end for end in (self.low, self.high) if self._shorten(end) == short)
+        return next(ends, short) + 0.0  # turns -0.0 into 0.0
 
     def size(self) -> int | None:
         if self.low == self.high:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class TrialPump:
         self.spec = spec
         self._folder = Path(spec.folder)
         self._run = TrialRun(spec)
-        self._started = datetime.now(timezone.utc)
+        self._started = datetime.now(UTC)
         self._clock = time.monotonic()
         self._progress = Progress("starting")
         self._steps: Any = None

@@ -1,8 +1,8 @@
 """The quantization trial: quantize, then evaluate what was written.
 
-Kinds: ``baseline`` evaluates the float model, ``candidate`` a quantization of it, ``analysis`` ranks
-its layers by sensitivity, ``verification`` evaluates the winner's own weights once more, from where
-they are delivered.
+Kinds: ``baseline`` evaluates the float model, ``candidate`` a quantization of it, ``analysis``
+ranks its layers by sensitivity, ``verification`` evaluates the winner's own weights once more, just
+as they are delivered.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -17,10 +18,10 @@ from pydantic import ValidationError
 from trainables._extras import how_to_install, missing_modules
 from trainables._measurement import Measurement
 from trainables._program import StageError
-from trainables._quantization_options import AnalysisOptions, QuantizationOptions
+from trainables._quantization_options import QuantizationOptions, QuantizationSearch
 from trainables._trial import Json, Progress, Result, Steps, TrialRun
 from trainables._types import TrialType, register_trial_type
-from trainables.analysis import AnalysisSettings, show_analysis
+from trainables.analysis import AnalysisOptions, table, write_picture, write_table
 from trainables.evaluation import SE_SUFFIX, Evaluator, make_evaluator
 from trainables.models import (
     ModelError,
@@ -30,7 +31,9 @@ from trainables.models import (
     is_builtin,
     is_complete,
     model_fingerprint,
+    read_header,
     verify_digest,
+    weight_files,
 )
 from trainables.quantization import (
     Practice,
@@ -39,6 +42,7 @@ from trainables.quantization import (
     calibration_digest,
     check_rollback_path,
     default_rollback_path,
+    fused_with,
     make_quantizer,
     parse_practice,
     practice_from_scheme,
@@ -55,9 +59,9 @@ class QuantizationTrial(TrialType):
     ``smoothquant``. Metrics: ``<dataset>/<metric>`` and ``weight_bytes``."""
 
     Options = QuantizationOptions
-    SearchOptions = AnalysisOptions
+    SearchOptions = QuantizationSearch
     options: QuantizationOptions
-    search: AnalysisOptions
+    search: QuantizationSearch
 
     def prepare(self, trial: TrialRun) -> Generator[Progress, None, None]:
         yield from self._model(trial)
@@ -72,17 +76,15 @@ class QuantizationTrial(TrialType):
         if kind != "analysis":
             document["evaluation"] = self._evaluator().identity(options.evaluation.datasets)
         if kind != "baseline":
-            calibration = options.calibration
-            document |= {
-                "practice": self._base_practice({}).digest(),
-                "rollback_path": self._rollback_path({}),
-                "calibration": calibration.model_dump(exclude={"dataset"})
-                | {"content": calibration_digest(calibration.dataset)},
-            }
+            document["practice"] = self._base_practice({}).digest()
         if kind == "analysis":
-            document["analysis"] = self._analysis().identity()
+            analysis = self._analysis()
+            document["analysis"] = analysis.model_dump(mode="json", exclude={"calibration"})
+            document["calibration"] = _content(analysis.calibration)
         elif kind != "baseline":
+            document["rollback_path"] = self._rollback_path({})
             document["quantizer"] = self._quantizer().identity()
+            document["calibration"] = _content(options.calibration.model_dump())
         return document
 
     def problems(self) -> list[tuple[str, str]]:
@@ -93,7 +95,6 @@ class QuantizationTrial(TrialType):
         for path, make in (
             ("trial.quantizer", self._quantizer),
             ("trial.evaluation", self._evaluator),
-            ("search.analysis", self._analysis),
         ):
             try:
                 made = make()
@@ -127,6 +128,20 @@ class QuantizationTrial(TrialType):
             "candidate": ("quantize", "evaluate"),
             "verification": ("deliver", "evaluate"),
         }[kind]
+
+    def fallback_groups(self) -> int | None:
+        """Linear layers of the checkpoint, fused ones as one, by the shapes of its weights."""
+        folder = self._folder()
+        try:
+            names = [
+                name.removesuffix(".weight")
+                for file in weight_files(folder)
+                for name, tensor in read_header(folder / file).items()
+                if name.endswith("_proj.weight") and len(tensor["shape"]) == 2
+            ]
+        except ModelError:
+            return None
+        return len({fused_with(name) for name in names}) or None
 
     def verifies(self) -> bool:
         return True
@@ -170,7 +185,12 @@ class QuantizationTrial(TrialType):
         return {"practice.yaml": self.practice(parameters).yaml()}
 
     def show_analysis(self, data: Mapping[str, Json], folder: Path) -> list[str]:
-        return show_analysis(data, folder)
+        write_table(data, folder / "sensitivity.yaml")
+        lines = [*table(data).splitlines(), f"table:   {folder / 'sensitivity.yaml'}"]
+        if missing_modules("picture"):
+            return [*lines, f"no picture: needs matplotlib; {how_to_install('quantize')}"]
+        write_picture(data, folder / "sensitivity.png")
+        return [*lines, f"picture: {folder / 'sensitivity.png'}"]
 
     def _model(self, trial: TrialRun) -> Generator[Progress, None, None]:
         """Have the built-in model converted, once for each node's cache."""
@@ -214,6 +234,7 @@ class QuantizationTrial(TrialType):
         winner = None if source is None else Measurement.read(Path(source))
         if winner is None:
             return (yield from self._quantized(trial))
+        assert source is not None
         files = winner.artifacts["weights"]["files"]
         yield Progress("deliver")
         if not weights.exists() and (kept := Path(source) / _WEIGHTS).is_dir():
@@ -263,11 +284,10 @@ class QuantizationTrial(TrialType):
             {
                 "model": str(self._folder()),
                 "practice": self._base_practice({}).document(),
-                "calibration": options.calibration.model_dump(),
                 "device": options.device,
                 "threads": options.threads,
                 "trust_remote_code": options.trust_remote_code,
-                **self._analysis().request(),
+                **self._analysis().model_dump(mode="json"),
             },
             timeout=options.timeouts.analyze,
         )
@@ -280,6 +300,7 @@ class QuantizationTrial(TrialType):
             return parse_practice(given.template)
         if given.file is not None:
             return parse_practice(yaml.safe_load(Path(given.file).read_text(encoding="utf-8")))
+        assert given.scheme is not None
         return practice_from_scheme(
             parameters.get("scheme", given.scheme),
             parameters.get("smoothquant", given.smoothquant),
@@ -296,8 +317,11 @@ class QuantizationTrial(TrialType):
     def _evaluator(self) -> Evaluator:
         return make_evaluator(self.options.evaluation.evaluator)
 
-    def _analysis(self) -> AnalysisSettings:
-        return AnalysisSettings.model_validate(self.search.analysis)
+    def _analysis(self) -> AnalysisOptions:
+        """The analysis' options, with the trial's calibration where it names none."""
+        given = self.search.analysis
+        calibration = self.options.calibration.model_dump() | given.calibration
+        return given.model_copy(update={"calibration": calibration})
 
     def _model_problems(self) -> list[tuple[str, str]]:
         model = self.options.model
@@ -317,9 +341,18 @@ class QuantizationTrial(TrialType):
             return [("trial.practice", str(error))]
         try:
             check_rollback_path(practice, self._rollback_path({}))
+            found = self._quantizer().problems(practice)
         except PracticeError as error:
             return [("search.rollback_path", str(error))]
-        return []
+        except (ValidationError, KeyError, ImportError):
+            return []  # said by the check of the quantizer itself
+        return [("trial.practice", said) for said in found]
+
+
+def _content(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    """A calibration by what its file holds, wherever that lies."""
+    rest = {key: value for key, value in calibration.items() if key != "dataset"}
+    return {**rest, "content": calibration_digest(calibration["dataset"])}
 
 
 def _sizes_differ(folder: Path, sizes: Mapping[str, int]) -> bool:

@@ -10,13 +10,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     model_validator,
 )
 
+from trainables.analysis import AnalysisOptions
 from trainables.evaluation import Dataset
+from trainables.quantization import Calibration
 
 
 def _absolute(path: str) -> str:
@@ -57,20 +58,11 @@ class PracticeOptions(_Block):
         return self
 
 
-class CalibrationOptions(_Block):
-    """The texts that static ranges are taken from.
-
-    Attributes:
-        dataset: ``builtin:calibration`` or a file; None: what the practice names.
-        samples: How many texts.
-        length: Tokens of each text at most.
-        seed: Chooses the texts. A repeated measurement adds its number.
-    """
+class CalibrationOptions(Calibration):
+    """The texts that static ranges are taken from; a repeated measurement adds its number to the
+    seed."""
 
     dataset: PathText = "builtin:calibration"
-    samples: PositiveInt = 32
-    length: PositiveInt = 256
-    seed: NonNegativeInt = 0
 
 
 class EvaluationOptions(BaseModel):
@@ -130,14 +122,14 @@ class QuantizationOptions(_Block):
     timeouts: Timeouts = Timeouts()
 
 
-class AnalysisOptions(_Block):
-    """How layers are ranked, and where fallback layers go.
+class QuantizationSearch(_Block):
+    """Keys of the ``search`` block that concern the model and not the strategy.
 
     Attributes:
         rollback_path: Dot path of a list in the practice that takes the fallback layers, such as
             ``spec.process.1.exclude``; by default the exclude list of the last ``linear_quant``.
-        analysis: The analysis' own options, ``metric`` among them.
+        analysis: How layers are ranked. Its calibration is the trial's unless it names its own.
     """
 
     rollback_path: str | None = None
-    analysis: dict[str, Any] = {}
+    analysis: AnalysisOptions = AnalysisOptions()

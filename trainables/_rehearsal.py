@@ -59,6 +59,10 @@ class Rehearsal(TrialType):
         stages: list[str] = self.options.stages
         return tuple(stages)
 
+    def fallback_groups(self) -> int:
+        layers: int = self.options.layers
+        return layers
+
     def run(self, trial: TrialRun) -> Steps:
         options: RehearsalOptions = self.options
         self._fail_first_attempt(trial)

@@ -11,7 +11,9 @@ from trainables._program import run_program
 
 def rehearse(request: Mapping[str, Any]) -> dict[str, Any]:
     """Spend ``request["seconds"]`` seconds."""
+    print(f"rehearsing for {request['seconds']} s", flush=True)
     time.sleep(float(request["seconds"]))
+    print("rehearsed", flush=True)
     return {"slept": request["seconds"]}
 
 

@@ -89,6 +89,10 @@ class TrialType(ABC):
         """The stages such a trial goes through, for the dry run."""
         return ()
 
+    def fallback_groups(self) -> int | None:
+        """How many groups of layers an analysis will rank, for the dry run; None: unknown."""
+        return None
+
     def verifies(self) -> bool:
         """Whether a winner is measured once more, from what is delivered."""
         return False

@@ -5,8 +5,11 @@ actor's memory clean, so Ray may reuse it for the next trial (a new actor costs 
 one hundredths), and it keeps ``step`` short, so that stop, cancel and clean-up are prompt.
 """
 
+# mypy: allow-subclassing-any
+
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,20 @@ STEP_SECONDS = 2.0
 class Trial(tune.Trainable):
     """Pumps one :class:`~trainables.TrialSpec` (``config["spec"]``) to its end.
 
-    Every step reports ``{status, stage, note, identity}``. Failures of infrastructure are reported
-    as results, so that the driver can tell them by class; only the loss of this actor itself is
+    Every step reports ``{status, stage, note, identity}``, a failed trial also ``failure``, the
+    JSON text of ``{class, stage, message, excerpt, suggestion}``. Failures of infrastructure are
+    results too, so that the driver can tell them by class; only the loss of this actor itself is
     left to Ray.
     """
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """``config["bundles"]``: ``{resources, labels}`` of each bundle; the actor is in the
+        first."""
+        bundles = config["bundles"]
+        labels = [bundle["labels"] for bundle in bundles]
+        selectors = {"bundle_label_selector": labels} if any(labels) else {}
+        return tune.PlacementGroupFactory([bundle["resources"] for bundle in bundles], **selectors)
 
     def setup(self, config: dict[str, Any]) -> None:
         self._pump = TrialPump(TrialSpec.from_json(config["spec"]))
@@ -34,6 +47,8 @@ class Trial(tune.Trainable):
         if report["status"] != "running":
             self._pump.close()
             report["done"] = True
+        if "failure" in report:
+            report["failure"] = json.dumps(report["failure"])  # Ray flattens nested mappings
         return report
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -101,6 +101,7 @@ class Campaign(Strategy):
         self._held: list[tuple[Proposal, Outcome]] = []
         self._inner: dict[int, Proposal] = {}
         self._learned: list[str] = []
+        self._remembered: frozenset[str] = frozenset()
         self._baseline: dict[str, float] | None = None
         self._asked_baseline = False
         self._stopped: tuple[Verdict, str] | None = None
@@ -147,7 +148,8 @@ class Campaign(Strategy):
         ticket = self._live.pop(proposal.number)
         if outcome.status == "failed" and self._retry(ticket, outcome):
             return
-        self._observe(Event(outcome.status, ticket, outcome))
+        known = outcome.status == "measured" and ticket.identity in self._remembered
+        self._observe(Event("reused" if known else outcome.status, ticket, outcome))
         self._learn(ticket, outcome)
 
     def stop(self, verdict: Verdict, message: str) -> None:
@@ -205,6 +207,8 @@ class Campaign(Strategy):
         self._next = state["next"]
         live = [Ticket.from_json(item) for item in state["live"]]
         self._live = {ticket.proposal.number: ticket for ticket in live}
+        # Finished after this state was saved: their Ray trials will answer from the measurement.
+        self._remembered = frozenset(t.identity for t in live if self._known.find(t.identity))
         self._retries = [Ticket.from_json(item) for item in state["retries"]]
         self._held = [(Proposal.from_json(p), Outcome(**o)) for p, o in state["held"]]
         inner = [Proposal.from_json(item) for item in state["inner"]]

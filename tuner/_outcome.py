@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,8 @@ class Carrier:
             attempt=ticket.attempt,
             context=self._context(proposal),
         )
-        return {"spec": spec.to_json()}
+        bundle = self._experiment.cluster.bundle
+        return {"spec": spec.to_json(), "bundles": [asdict(bundle)]}
 
     def _context(self, proposal: Proposal) -> dict[str, Any]:
         """A verification is told where the winner it verifies was measured."""
@@ -84,7 +87,7 @@ class Carrier:
         if status == "cancelled":
             return Outcome("cancelled")
         if status == "failed" and result is not None:
-            failure = dict(result["failure"])
+            failure = json.loads(result["failure"])
             return Outcome("failed", data={"failure": failure}, error=_sentence(failure))
         said = "its worker or node died" if errored else "it ended without a result"
         return _failed("lost", said)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cluster import Bundle, Connection, connect, infeasible, slots, sweep, write_json
+from cluster import Connection, connect, infeasible, slots, sweep, write_json
 from searchers import Done, Proposal
 from trainables import Measurement, StageError, TrialFailure, TrialRun, TrialSpec
 from tuner._campaign import Campaign, Event
@@ -56,7 +56,8 @@ class Session:
             spent = record.spent_s
             started = time.monotonic()
             try:
-                return self._run(record, restore=resumable)
+                moved = record.folder != str(self.store.folder)
+                return self._run(record, restore=resumable and not moved)
             finally:
                 record.spent_s = spent + time.monotonic() - started
                 record.sessions[-1]["ended"] = now()
@@ -123,7 +124,7 @@ class Session:
         from tuner._tune import Job, carry_out
 
         with self._connected() as connection:
-            bundles, width = self._room(connection)
+            width = self._room(connection)
             self._campaign.width = self._view.width = width
             carrier = Carrier(
                 self.experiment, self.store, self._ledger, self._campaign, record.run_id
@@ -134,7 +135,6 @@ class Session:
                 strategy=self._campaign,
                 to_config=carrier.config,
                 to_outcome=carrier.outcome,
-                bundles=bundles,
                 width=width,
                 on_report=self._on_report,
                 on_tick=lambda: self._on_tick(carrier),
@@ -156,13 +156,13 @@ class Session:
             self._signals.install()
             yield connection
 
-    def _room(self, connection: Connection) -> tuple[list[Bundle], int]:
-        """Bundles of a trial and how many trials fit at once, or why none ever will."""
+    def _room(self, connection: Connection) -> int:
+        """How many trials run at once. Raises :class:`RunError` if none ever can."""
         bundles, nodes = [self.experiment.cluster.bundle], connection.nodes()
         if reasons := infeasible(bundles, "PACK", nodes):
             raise RunError("cluster.resources: " + "; ".join(reasons))
         room, limit = max(1, slots(bundles, nodes)), self.experiment.budget.concurrent
-        return bundles, room if limit == "auto" else min(room, limit)
+        return room if limit == "auto" else min(room, limit)
 
     def _new_campaign(self, record: RunRecord, *, quiet: bool = False) -> Campaign:
         experiment = self.experiment

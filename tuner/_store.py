@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class RunRecord:
     Attributes:
         run_id: New with every ``run``, kept by ``resume``; marks all processes of the run.
         cwd: The folder that relative paths of the experiment refer to.
+        folder: Where the run's folder was; Ray's snapshot speaks of paths in it.
         spent_s: Seconds of search time used, all sessions together.
         sessions: ``{pid, started, ended}`` of each driver; ``ended`` is null after a crash.
         finished: The run came to a verdict; there is nothing to resume.
@@ -35,6 +36,7 @@ class RunRecord:
 
     run_id: str
     cwd: str
+    folder: str
     spent_s: float = 0.0
     sessions: list[dict[str, Any]] = field(default_factory=list)
     finished: bool = False
@@ -79,7 +81,7 @@ class RunStore:
         """Open a session: continue the last run's record, or start a new one."""
         record = self.record() if resume else None
         if record is None:
-            record = RunRecord(uuid.uuid4().hex[:12], str(Path.cwd()))
+            record = RunRecord(uuid.uuid4().hex[:12], str(Path.cwd()), str(self.folder))
         record.finished = False
         record.sessions.append({"pid": os.getpid(), "started": now(), "ended": None})
         self.save_record(record)
@@ -103,4 +105,4 @@ class RunStore:
 
 def now() -> str:
     """UTC, ISO 8601, whole seconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,12 +1,14 @@
 """Ray Tune carries the trials: starting, watching, restoring its experiment."""
 
+# mypy: allow-subclassing-any
+
 from __future__ import annotations
 
 import json
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,6 @@ from typing import Any
 
 from ray import tune
 
-from cluster import Bundle
 from searchers import Outcome, Proposal, Strategy
 from searchers.ray import TuneSearcher
 from trainables.ray import Trial
@@ -44,7 +45,6 @@ class Job:
         strategy: Whose proposals become trials.
         to_config: The Ray trial's config of a proposal; JSON.
         to_outcome: What a finished Ray trial means: (proposal, last result, errored).
-        bundles: Resources and node labels of one trial, one per placement group bundle.
         width: Trials at once.
         on_report: Hears every report of every trial.
         on_tick: Called about ten times a second while trials run.
@@ -55,7 +55,6 @@ class Job:
     strategy: Strategy
     to_config: Callable[[Proposal], dict[str, Any]]
     to_outcome: Callable[[Proposal, Mapping[str, Any] | None, bool], Outcome]
-    bundles: Sequence[Bundle]
     width: int
     on_report: Callable[[Mapping[str, Any]], None]
     on_tick: Callable[[], None]
@@ -72,13 +71,12 @@ def carry_out(job: Job, *, restore: bool) -> bool:
     searcher = TuneSearcher.bind(job.key, job.strategy, job.to_config, job.to_outcome)
     _JOBS[job.key] = job
     try:
-        trainable = tune.with_resources(Trial, _placement(job))
         experiment = _newest(job.folder)
         whole = restore and experiment is not None and snapshot_fault(experiment) is None
         if whole:
-            tuner = tune.Tuner.restore(str(experiment), trainable, resume_unfinished=True)
+            tuner = tune.Tuner.restore(str(experiment), Trial, resume_unfinished=True)
         else:
-            tuner = _new_tuner(job, trainable, searcher)
+            tuner = _new_tuner(job, searcher)
         with _quiet():
             tuner.fit()
     finally:
@@ -125,19 +123,11 @@ def _newest(folder: Path) -> Path | None:
     return max(experiments, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _placement(job: Job) -> Any:
-    selectors = {}
-    if any(bundle.labels for bundle in job.bundles):
-        selectors["bundle_label_selector"] = [dict(bundle.labels) for bundle in job.bundles]
-    resources = [dict(bundle.resources) for bundle in job.bundles]
-    return tune.PlacementGroupFactory(resources, **selectors)
-
-
-def _new_tuner(job: Job, trainable: Any, searcher: Any) -> Any:
+def _new_tuner(job: Job, searcher: Any) -> Any:
     job.folder.mkdir(parents=True, exist_ok=True)
     count = sum(1 for _ in job.folder.glob(f"{job.key}-*"))
     return tune.Tuner(
-        trainable,
+        Trial,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=_MOST_TRIALS,

@@ -48,35 +48,32 @@ def random_search(trials: int = 12, width: int = 2) -> Strategy:
     return make_strategy("random", {"trials": trials}, space=SPACE, seed=1, width=width)
 
 
-def bind(strategy: Strategy, key: str = "test") -> TuneSearcher:
-    return TuneSearcher.bind(key, strategy, to_config, to_outcome)
-
-
 class Told(list[tuple[int, str]]):
-    """(number, status) of every outcome a strategy is told, as it is told."""
+    """(number, status) of every outcome, in the order the strategy learns them."""
 
-    def __init__(self, strategy: Strategy) -> None:
-        super().__init__()
-        tell = strategy.tell
+    def to_outcome(
+        self, proposal: Proposal, result: Mapping[str, Any] | None, error: bool
+    ) -> Outcome:
+        outcome = to_outcome(proposal, result, error)
+        self.append((proposal.number, outcome.status))
+        return outcome
 
-        def spy(proposal: Proposal, outcome: Outcome) -> None:
-            self.append((proposal.number, outcome.status))
-            tell(proposal, outcome)
 
-        strategy.tell = spy  # type: ignore[method-assign]
+def bind(strategy: Strategy, told: Told | None = None) -> TuneSearcher:
+    return TuneSearcher.bind("test", strategy, to_config, told.to_outcome if told else to_outcome)
 
 
 class Broken(Strategy):
     """Hands out some proposals and then does what it is told."""
 
-    def __init__(self, proposals: int, then: Any) -> None:
+    def __init__(self, proposals: Any, then: Any) -> None:
         self.width = 4
-        self._count, self._proposals, self._then = 0, proposals, then
+        self._left, self._then = proposals, then
 
     def ask(self) -> Any:
-        if self._count < self._proposals:
-            self._count += 1
-            return Proposal(self._count - 1, {"x": self._count})
+        if self._left:
+            self._left -= 1
+            return Proposal(self._left, {"x": self._left})
         if isinstance(self._then, Exception):
             raise self._then
         return self._then
@@ -85,10 +82,10 @@ class Broken(Strategy):
         pass
 
     def state(self) -> dict[str, Any]:
-        return {"count": self._count}
+        return {"left": self._left}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._count = state["count"]
+        self._left = state["left"]
 
     def best(self) -> Proposal | None:
         return None
@@ -121,9 +118,8 @@ def test_never_has_more_in_flight_than_the_strategy_wants() -> None:
 
 
 def test_unknown_and_second_completions_are_ignored() -> None:
-    strategy = random_search()
-    searcher = bind(strategy)
-    told = Told(strategy)
+    told = Told()
+    searcher = bind(random_search(), told)
     config = searcher.suggest("a")
     assert isinstance(config, dict)
     searcher.on_trial_complete("stranger", {**config, "objective": 1.0})
@@ -133,12 +129,12 @@ def test_unknown_and_second_completions_are_ignored() -> None:
 
 
 def test_pickles_to_a_reference_to_the_live_searcher() -> None:
-    searcher = bind(random_search(), "my run")
+    searcher = bind(random_search())
     data = pickle.dumps(searcher)
     assert pickle.loads(data) is searcher
     assert b"RandomSearch" not in data
-    TuneSearcher.unbind("my run")
-    with pytest.raises(LookupError, match="'my run'.*bind first"):
+    TuneSearcher.unbind("test")
+    with pytest.raises(LookupError, match=r"'test'.*bind first"):
         pickle.loads(data)
 
 
@@ -209,9 +205,7 @@ def test_an_outcome_that_cannot_be_read_is_a_fault() -> None:
 
 
 def test_a_state_that_is_not_json_is_a_fault(tmp_path: Path) -> None:
-    strategy = random_search()
-    searcher = bind(strategy)
-    strategy.state = lambda: {"bad": object()}  # type: ignore[method-assign]
+    searcher = bind(Broken(object(), WAIT))
     searcher.save(str(tmp_path / "state"))
     assert isinstance(searcher.fault, TypeError)
     with pytest.raises(ValueError, match="cannot be restored"):
@@ -235,14 +229,19 @@ class NoOp(tune.Trainable):
 
 
 class Interrupt(tune.Callback):
-    """Interrupts the run like an operator would, after a number of results."""
+    """Interrupts the run like an operator would, once, after a number of trials.
+
+    The count is not the instance's, of which a restored Tuner unpickles a fresh copy.
+    """
+
+    left = 0
 
     def __init__(self, after: int) -> None:
-        self._left = after
+        Interrupt.left = after
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self._left -= 1
-        if self._left == 0:
+        Interrupt.left -= 1
+        if Interrupt.left == 0:
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
@@ -295,7 +294,7 @@ def resume(folder: Path) -> Any:
 @pytest.mark.ray
 def test_ray_runs_a_search_to_its_end(cluster: None, tmp_path: Path) -> None:
     strategy = random_search()
-    searcher, told = bind(strategy), Told(strategy)
+    searcher = bind(strategy, told := Told())
     results = run(searcher, tmp_path)
     assert searcher.fault is None
     assert sorted(told) == [(number, "measured") for number in range(12)]
@@ -306,8 +305,7 @@ def test_ray_runs_a_search_to_its_end(cluster: None, tmp_path: Path) -> None:
 
 @pytest.mark.ray
 def test_a_trial_that_fails_in_ray_is_a_failed_outcome(cluster: None, tmp_path: Path) -> None:
-    strategy = random_search(trials=4)
-    searcher, told = bind(strategy), Told(strategy)
+    searcher = bind(random_search(trials=4), told := Told())
     preview = random_search(trials=4, width=4)
     points = [preview.ask() for _ in range(4)]
     failing = [point.parameters["x"] for point in points[1:3] if isinstance(point, Proposal)]
@@ -319,14 +317,12 @@ def test_a_trial_that_fails_in_ray_is_a_failed_outcome(cluster: None, tmp_path: 
 
 @pytest.mark.ray
 def test_an_interrupted_search_continues_after_restore(cluster: None, tmp_path: Path) -> None:
-    strategy = random_search()
-    searcher, before = bind(strategy), Told(strategy)
-    run(searcher, tmp_path, [Interrupt(after=5)])
+    run(bind(random_search(), before := Told()), tmp_path, [Interrupt(after=5)])
     measured = [number for number, status in before if status == "measured"]
     assert 5 <= len(measured) < 12
 
     strategy = random_search()
-    searcher, after = bind(strategy), Told(strategy)
+    searcher = bind(strategy, after := Told())
     resume(tmp_path)
     assert searcher.fault is None
     done = strategy.ask()
@@ -342,8 +338,7 @@ def test_a_torn_searcher_state_ends_the_run_instead_of_starting_over(
     run(bind(random_search()), tmp_path, [Interrupt(after=3)])
     for file in (tmp_path / "experiment").glob("searcher-state-*.pkl"):
         file.write_bytes(file.read_bytes()[:-10])
-    strategy = random_search()
-    searcher, told = bind(strategy), Told(strategy)
+    searcher = bind(random_search(), told := Told())
     resume(tmp_path)
     assert "cannot be restored" in str(searcher.fault)
     assert told == []
@@ -356,4 +351,4 @@ def test_a_broken_strategy_ends_the_run_with_its_exception_kept(
     searcher = bind(Broken(3, ZeroDivisionError("boom")))
     results = run(searcher, tmp_path)
     assert isinstance(searcher.fault, ZeroDivisionError)
-    assert sorted(result.metrics["x"] for result in results) == [1, 2, 3]
+    assert sorted(result.metrics["x"] for result in results) == [0, 1, 2]

@@ -45,6 +45,7 @@ class Run:
     """A driver process and the folder it works in."""
 
     def __init__(self, *arguments: str | Path, storage: Path) -> None:
+        storage.mkdir(exist_ok=True)
         self.folder = storage / "demo"
         self.log = storage / f"driver-{time.monotonic_ns()}.log"
         with self.log.open("wb") as output:
@@ -125,7 +126,9 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def assert_nothing_measured_twice(folder: Path) -> None:
-    """Every trial began its measuring stage anew at most once for each measurement."""
+    """No measurement stands twice in the ledger, is announced twice, or was carried out twice."""
+    for log in folder.glob("trials/*/measure.log"):
+        assert log.read_text().splitlines().count("rehearsed") == 1, log
     counts = Counter(item["identity"] for item in ledger(folder))
     assert counts, "nothing was measured"
     assert max(counts.values()) == 1

@@ -119,7 +119,7 @@ def verify_scheme(model: Any, folder: Path) -> dict[str, Any]:
 
 def _decompress(model: Any) -> None:
     """Some releases of transformers decompress weights at the first forward pass only."""
-    with torch.inference_mode():
+    with torch.no_grad():
         model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device))
 
 

@@ -19,6 +19,7 @@ from trainables.evaluation._registry import (
     register_evaluator,
 )
 from trainables.evaluation._statistics import metrics
+from trainables.models import ModelError, describe_model
 
 if TYPE_CHECKING:
     from trainables.evaluation._score import LanguageModel, Scored
@@ -61,6 +62,10 @@ class TransformersEvaluator(Evaluator):
 
     def evaluate(self, request: EvaluationRequest) -> EvaluationResult:
         clock = _Clock()
+        try:
+            describe_model(Path(request.model))
+        except ModelError as error:
+            raise StageError("input", str(error)) from error
         import torch
         import transformers
 

@@ -52,11 +52,8 @@ def _sampled_digest(path: Path, size: int, _mtime_ns: int, weights: bool) -> str
 
 
 def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def checkpoint_digest(folder: Path) -> dict[str, str]:

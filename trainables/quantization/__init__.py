@@ -4,6 +4,7 @@ The arithmetic on tensors is in ``trainables.quantization._fake``; the work itse
 stage program ``trainables.quantization.quantize``.
 """
 
+from trainables.quantization._calibration import Calibration, CalibrationError, calibration_digest
 from trainables.quantization._fallback import (
     check_rollback_path,
     default_rollback_path,
@@ -19,6 +20,14 @@ from trainables.quantization._patterns import (
     unmatched_patterns,
 )
 from trainables.quantization._practice import Practice, PracticeError, parse_practice
+from trainables.quantization._quantizers import (
+    Quantized,
+    QuantizeJob,
+    Quantizer,
+    make_quantizer,
+    quantizers,
+    register_quantizer,
+)
 from trainables.quantization._scheme import SCHEMES, LinearScheme, TensorScheme, named_scheme
 from trainables.quantization._targets import (
     LinearTarget,
@@ -29,11 +38,17 @@ from trainables.quantization._targets import (
 
 __all__ = [
     "SCHEMES",
+    "Calibration",
+    "CalibrationError",
     "LinearScheme",
     "LinearTarget",
     "Practice",
     "PracticeError",
+    "QuantizeJob",
+    "Quantized",
+    "Quantizer",
     "TensorScheme",
+    "calibration_digest",
     "check_rollback_path",
     "default_rollback_path",
     "engine_patterns",
@@ -42,9 +57,12 @@ __all__ = [
     "is_excluded",
     "layer_schemes",
     "linear_targets",
+    "make_quantizer",
     "named_scheme",
     "parse_practice",
     "practice_from_scheme",
+    "quantizers",
+    "register_quantizer",
     "split_groups",
     "unmatched_patterns",
     "with_added_fallback",

@@ -50,9 +50,10 @@ def calibration_file(dataset: str) -> Path:
     return file
 
 
-def calibration_fingerprint(dataset: str) -> str:
+def calibration_digest(dataset: str) -> str:
     """SHA-256 of the file's content. Raises :class:`CalibrationError` when there is no file."""
-    return hashlib.sha256(calibration_file(dataset).read_bytes()).hexdigest()
+    with calibration_file(dataset).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def calibration_texts(dataset: str) -> list[str]:
@@ -83,7 +84,9 @@ def _read_lines(file: Path) -> list[str]:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
             record = _parse(line, f"{file}, line {number}")
-            found = [record[key] for key in _TEXT_KEYS if isinstance(record, dict) and key in record]
+            found = [
+                record[key] for key in _TEXT_KEYS if isinstance(record, dict) and key in record
+            ]
             if not found or not isinstance(found[0], str):
                 raise CalibrationError(
                     f"{file}, line {number}: an object with {' or '.join(_TEXT_KEYS)} is expected"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +40,12 @@ class FloatModel:
     tokenizer: Any
     layers: Mapping[str, LinearScheme | None]
     head: str | None
+
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether any activation has a static scale, which takes calibration."""
+        activations = (scheme.activation for scheme in self.layers.values() if scheme)
+        return any(scheme is not None and not scheme.dynamic for scheme in activations)
 
 
 def load_float_model(job: QuantizeJob) -> FloatModel:
@@ -75,7 +84,7 @@ def load_float_model(job: QuantizeJob) -> FloatModel:
 def _device(name: str) -> torch.device:
     try:
         if name.startswith("npu"):
-            import torch_npu  # noqa: F401
+            importlib.import_module("torch_npu")
         device = torch.device(name)
         torch.empty(0, device=device)
     except (ImportError, RuntimeError, AssertionError) as error:
@@ -139,3 +148,18 @@ def run_batches(model: Any, batches: list[Tensor]) -> None:
     with torch.inference_mode():
         for ids in batches:
             model(input_ids=ids, logits_to_keep=1)
+
+
+class Phases:
+    """Seconds by phase: ``with phases("save"): ...``."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(time.monotonic() - started, 3)

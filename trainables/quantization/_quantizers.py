@@ -47,14 +47,12 @@ class Quantized:
         head: Name of the output head, which stays in float; None when the model has none.
         seconds: Duration of each phase.
         calibration_tokens: Tokens the model was shown.
-        tools: Versions of the libraries used.
     """
 
     layers: Mapping[str, LinearScheme | None]
     head: str | None
     seconds: Mapping[str, float] = field(default_factory=dict)
     calibration_tokens: int = 0
-    tools: Mapping[str, str] = field(default_factory=dict)
 
 
 class Quantizer(ABC):
@@ -66,8 +64,21 @@ class Quantizer(ABC):
 
     Options: ClassVar[type[BaseModel]]
 
-    def __init__(self, options: Any) -> None:
+    def __init__(self, name: str, options: Any) -> None:
+        self.name = name
         self.options = options
+
+    def identity(self) -> dict[str, Any]:
+        """What of the tool decides the weights: its name, options and versions."""
+        return {
+            "type": self.name,
+            "options": self.options.model_dump(mode="json"),
+            "versions": self.versions(),
+        }
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that do the work."""
 
     @abstractmethod
     def problems(self, practice: Practice) -> list[str]:
@@ -121,3 +132,21 @@ def quantizer_type(name: str) -> type[Quantizer]:
             except Exception as error:
                 raise ImportError(f"quantizer {name!r} of {point.value}: {error}") from error
     return _REGISTRY[name]
+
+
+def make_quantizer(block: Mapping[str, Any]) -> Quantizer:
+    """The quantizer of a ``quantizer`` block: ``type`` and its options.
+
+    Raises:
+        KeyError: There is no such quantizer; the message lists those there are.
+        ImportError: It cannot be loaded.
+        ValidationError: Its options are wrong.
+    """
+    options = dict(block)
+    name = options.pop("type", "llmcompressor")
+    try:
+        cls = quantizer_type(name)
+    except KeyError as error:
+        known = ", ".join(quantizers())
+        raise KeyError(f"there is no quantizer {name!r}; there are {known}") from error
+    return cls(name, cls.Options.model_validate(options))

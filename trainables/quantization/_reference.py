@@ -6,6 +6,7 @@ weight and needs nothing but torch and transformers.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -33,6 +34,9 @@ class ReferenceQuantizer(Quantizer):
 
     Options = ReferenceOptions
 
+    def versions(self) -> dict[str, str]:
+        return {name: version(name) for name in ("torch", "transformers")}
+
     def problems(self, practice: Practice) -> list[str]:
         found = practice_problems(practice, (), "torch_reference")
         try:
@@ -49,6 +53,6 @@ class ReferenceQuantizer(Quantizer):
         ]
 
     def quantize(self, job: QuantizeJob, folder: Path) -> Quantized:
-        from trainables.quantization._reference_run import quantize
+        from trainables.quantization._reference_run import quantize_reference
 
-        return quantize(job, folder)
+        return quantize_reference(job, folder)

@@ -67,7 +67,7 @@ def _carry_out(experiment: Experiment, *, resume: bool, as_json: bool) -> int:
 def print_plan(experiment: Experiment) -> None:
     """What would run: trials at most, their stages and resources, what the budget allows."""
     strategy = experiment.search.strategy()
-    most, trial = strategy.most(), experiment.trial
+    most, trial = _most(experiment), experiment.trial
     extra = int(experiment.objective.needs_baseline) + int(trial.verifies())
     lines = [
         f"experiment   {experiment.name}",
@@ -93,6 +93,16 @@ def print_plan(experiment: Experiment) -> None:
     if not isinstance(first, Done):
         lines.append(f"first        {getattr(first, 'why', '')}")
     print("\n".join(lines))
+
+
+def _most(experiment: Experiment) -> int | None:
+    """Trials of the search at most; where layers are still to be ranked, as if they were."""
+    most, search = experiment.search.strategy().most(), experiment.search
+    groups = experiment.trial.fallback_groups()
+    if most is not None or search.with_candidates is None or groups is None:
+        return most
+    most = search.with_candidates(groups).most()
+    return None if most is None else most + 1
 
 
 def _resources(experiment: Experiment) -> str:

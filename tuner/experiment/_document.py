@@ -84,7 +84,7 @@ class Document:
         def substitute(text: str, path: str) -> str:
             def replacement(match: re.Match[str]) -> str:
                 name, default = match.groups()
-                found = environment.get(name, default)
+                found: str | None = environment.get(name, default)
                 if found is None:
                     problems.append((path, f"environment variable {name} is not set"))
                     return ""

@@ -33,7 +33,7 @@ def parse_duration(value: Any) -> float:
 def format_duration(seconds: float) -> str:
     """Two leading units, for people: ``2 d 3 h``, ``4 min 10 s``, ``12 s``."""
     rest = round(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, name in zip(_UNITS, ("d", "h", "min", "s"), strict=True):
         count, rest = divmod(rest, unit)
         if count or parts or unit == 1:

@@ -34,11 +34,14 @@ class Search:
         type: Name of the strategy.
         strategy: Makes a fresh one, nothing asked yet.
         space: What may be varied; None where the strategy needs no space.
+        with_candidates: Makes a strategy as if that many fallback candidates were given, where
+            it takes candidates and none are given yet.
     """
 
     type: str
     strategy: Callable[[], SearchStrategy]
     space: Space | None = None
+    with_candidates: Callable[[int], SearchStrategy] | None = None
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,20 @@ def _search(
         make()
     except ValueError as error:
         problems.append(("search", str(error)))
-    return Search(kind, make, space)
+    return Search(kind, make, space, _with_candidates(kind, options))
+
+
+def _with_candidates(kind: str, options: BaseModel) -> Callable[[int], SearchStrategy] | None:
+    if getattr(options, "candidates", None) != []:
+        return None
+
+    def make(count: int) -> SearchStrategy:
+        names = [f"candidate {number}" for number in range(count)]
+        return make_strategy(
+            kind, options.model_copy(update={"candidates": names}), space=None, seed=0
+        )
+
+    return make
 
 
 def _seed(value: Any, problems: _Problems) -> int:

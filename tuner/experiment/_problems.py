@@ -65,14 +65,18 @@ def _path(prefix: str, data: Any, error: Any) -> str:
     parts = [prefix] if prefix else []
     last = len(error["loc"]) - 1
     for position, part in enumerate(error["loc"]):
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        if _leads_on(data, part):
             data = data[part]
         elif not (position == last and error["type"] == "missing"):
             continue
         parts.append(str(part))
     return ".".join(parts)
+
+
+def _leads_on(data: Any, part: int | str) -> bool:
+    if isinstance(data, list):
+        return isinstance(part, int) and part < len(data)
+    return isinstance(data, dict) and part in data
 
 
 def _message(error: Any, known: Sequence[str]) -> str:

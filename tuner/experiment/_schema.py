@@ -14,7 +14,8 @@ from tuner.experiment._models import Budget, Cluster, Objective
 def experiment_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12). Plug-ins that cannot be loaded are left out."""
     definitions: dict[str, Any] = {}
-    trials, search_keys = [], {}
+    trials: list[dict[str, Any]] = []
+    search_keys: dict[str, Any] = {}
     for name in trial_types():
         try:
             cls = trial_type(name)

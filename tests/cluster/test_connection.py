@@ -1,0 +1,97 @@
+"""A cluster that cannot be started or reached is said plainly, soon, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster import ClusterError, connect, lease_ports
+
+
+@pytest.mark.parametrize("address", ["", "here", "host:port", "10.0.0.1", "ray://10.0.0.1"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ClusterError, match="no address of a cluster"):
+        connect(address, name="test")
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nothing_answers_is_said_at_once(scheme: str) -> None:
+    with lease_ports() as lease:
+        address = f"{scheme}127.0.0.1:{lease.ports[0]}"
+        with pytest.raises(ClusterError, match=f"nothing answers at {address}"):
+            connect(address, name="test")
+
+
+def test_a_joined_cluster_takes_no_resources() -> None:
+    with pytest.raises(ClusterError, match="ray start"):
+        connect("127.0.0.1:6379", name="test", resources={"NPU": 8})
+
+
+def test_a_path_too_long_for_sockets_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 10)
+    with pytest.raises(ClusterError, match="Choose a shorter one"):
+        connect("local", name="test", temp_dir=folder)
+
+
+def test_a_private_cluster_must_not_hang_on_a_passing_thread() -> None:
+    errors: list[str] = []
+
+    def attempt() -> None:
+        try:
+            connect("local", name="test")
+        except ClusterError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join(30)
+    assert errors == ["a private cluster must be started from the main thread"]
+
+
+@pytest.mark.ray
+def test_an_option_ray_refuses_is_said_and_nothing_is_left() -> None:
+    before = dict(os.environ)
+    with pytest.raises(ClusterError, match="did not start"):
+        connect("local", name="test", resources={"CPU": 1})
+    assert {k: v for k, v in os.environ.items() if k.startswith("RAY_AUTH")} == {
+        k: v for k, v in before.items() if k.startswith("RAY_AUTH")
+    }
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.ray
+def test_a_failed_start_is_cleaned_up_and_tried_again_and_a_hanging_ray_is_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+
+    first: list[psutil.Process] = []
+    start = ray.init
+
+    def init(**options: Any) -> Any:
+        context = start(**options)
+        if not first:
+            first.extend(psutil.Process().children(recursive=True))
+            raise RuntimeError("the node timed out during startup")
+        return context
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr("cluster._connection._SHUTDOWN_BOUND_S", 2.0)
+    with connect("local", name="test", num_cpus=1) as connection:
+        assert len(first) > 2
+        assert [process for process in first if process.is_running()] == []
+        assert len(connection.nodes()) == 1
+        second = psutil.Process().children(recursive=True)
+        for process in second:
+            if process.name() in ("raylet", "gcs_server"):
+                process.send_signal(signal.SIGSTOP)
+        before = time.monotonic()
+    assert time.monotonic() - before < 60
+    assert [process for process in second if process.is_running()] == []

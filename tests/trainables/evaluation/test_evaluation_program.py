@@ -1,0 +1,221 @@
+"""The stage program, and evaluators by name."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainables import StageError
+from trainables.evaluation import (
+    ChoiceDataset,
+    TextDataset,
+    evaluator_type,
+    evaluator_types,
+    make_evaluator,
+    paired_difference,
+    register_evaluator,
+)
+from trainables.evaluation.evaluate import evaluate
+
+ROOT = Path(__file__).parents[3]
+DATASETS = {
+    "prose": {"kind": "text", "path": "builtin:prose", "tokens": 256, "window": 64},
+    "choice": {
+        "kind": "multiple_choice",
+        "path": "builtin:choice",
+        "items": 12,
+        "prompt": "{question}",
+    },
+}
+
+
+def request(model, **changes):
+    return {
+        "model": str(model),
+        "evaluator": {"type": "transformers"},
+        "datasets": DATASETS,
+        **changes,
+    }
+
+
+def run_program(folder, document):
+    (folder / "request.json").write_text(json.dumps(document), encoding="utf-8")
+    argv = [sys.executable, "-m", "trainables.evaluation.evaluate"]
+    ended = subprocess.run(
+        [*argv, str(folder / "request.json"), str(folder / "result.json")],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        check=False,
+        timeout=240,
+    )
+    return ended.returncode, json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def test_a_whole_evaluation_in_its_own_process(tiny_checkpoint, tmp_path):
+    code, document = run_program(tmp_path, request(tiny_checkpoint, threads=1))
+    assert (code, document["ok"]) == (0, True)
+    result = document["result"]
+    names = {
+        f"prose/{name}{suffix}"
+        for name in ("perplexity", "nll", "next_token_accuracy")
+        for suffix in ("", "_se")
+    }
+    names |= {
+        f"choice/{name}{suffix}"
+        for name in ("accuracy", "accuracy_normalized")
+        for suffix in ("", "_se")
+    }
+    assert set(result["metrics"]) == names
+    assert result["tokens"] == sum(each["tokens"] for each in result["datasets"].values())
+    assert result["datasets"]["prose"]["items"] == 4
+    assert result["environment"]["scheme"] == {"scheme": "float"}
+    assert set(result["seconds"]) == {"import", "load", "verify", "evaluate"}
+    assert result["skipped"] == []
+    again = evaluate(request(tiny_checkpoint))
+    assert again["metrics"] == pytest.approx(result["metrics"], rel=1e-5)
+    for name, record in result["per_item"].items():
+        changes = paired_difference(record, again["per_item"][name])
+        assert all(change.value == pytest.approx(0, abs=1e-3) for change in changes.values())
+
+
+def test_failures_reach_the_result_file(tmp_path):
+    code, document = run_program(tmp_path, request(tmp_path / "absent"))
+    assert (code, document["ok"]) == (1, False)
+    assert document["error"]["class"] == "input"
+    assert "absent" in document["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "direction", "skipped"),
+    [(1.0, "lower", ("choice",)), (1e300, "lower", ()), (1.0, "higher", ())],
+)
+def test_a_broken_rule_ends_the_evaluation(tiny_checkpoint, limit, direction, skipped):
+    rule = {"dataset": "prose", "metric": "perplexity", "limit": limit, "direction": direction}
+    result = evaluate(request(tiny_checkpoint, stop_when=[rule]))
+    assert result["skipped"] == skipped
+    assert set(result["per_item"]) == set(DATASETS) - set(skipped)
+
+
+def test_order_decides_what_is_evaluated_first(tiny_checkpoint):
+    rule = {"dataset": "choice", "metric": "accuracy", "limit": 1.1, "direction": "higher"}
+    result = evaluate(request(tiny_checkpoint, order=["choice", "prose"], stop_when=[rule]))
+    assert list(result["per_item"]) == ["choice"]
+    assert list(evaluate(request(tiny_checkpoint, order=["prose"]))["per_item"]) == ["prose"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"order": ["verse"]}, "order names 'verse'"),
+        ({"evaluator": {"type": "guess"}}, "unknown evaluator type 'guess'"),
+        ({"evaluator": {"type": "transformers", "dtpye": "float32"}}, "dtpye"),
+        ({"datasets": {"a": {"kind": "text", "path": "x", "widow": 3}}}, "widow"),
+        ({"datasets": {"a": {"kind": "text", "path": "/nowhere.txt"}}}, "/nowhere.txt"),
+        (
+            {
+                "stop_when": [
+                    {"dataset": "prose", "metric": "wit", "limit": 1, "direction": "lower"}
+                ]
+            },
+            "prose/wit",
+        ),
+        (
+            {"datasets": {"a": {"kind": "multiple_choice", "path": "x", "prompt": "Say:"}}},
+            "must contain {question}",
+        ),
+    ],
+)
+def test_wrong_requests_are_told_apart_from_failures(tiny_checkpoint, changes, message):
+    with pytest.raises(StageError, match=message) as caught:
+        evaluate(request(tiny_checkpoint, **changes))
+    assert caught.value.failure == "input"
+
+
+def test_problems_are_found_without_a_model(tmp_path):
+    file = tmp_path / "bad.jsonl"
+    file.write_text("{}\nx\n", encoding="utf-8")
+    evaluator = make_evaluator({"type": "transformers"})
+    good = TextDataset(path="builtin:prose")
+    bad = ChoiceDataset(kind="multiple_choice", path=str(file))
+    assert evaluator.problems({"good": good}) == []
+    found = evaluator.problems({"good": good, "bad": bad})
+    assert {place for place, _ in found} == {"bad.path"}
+    assert {message.split(":")[1] for _, message in found} == {"1", "2"}
+
+
+def test_identity_follows_what_decides_the_numbers(tmp_path):
+    one, two = tmp_path / "one.txt", tmp_path / "two.txt"
+    for file in (one, two):
+        file.write_text("The same text.", encoding="utf-8")
+    evaluator = make_evaluator({"type": "transformers"})
+    same = evaluator.identity({"a": TextDataset(path=str(one))})
+    assert same == evaluator.identity({"a": TextDataset(path=str(two))})
+    faster = make_evaluator({"type": "transformers", "batch_tokens": 1})
+    assert same == faster.identity({"a": TextDataset(path=str(one))})
+    assert same != evaluator.identity({"a": TextDataset(path=str(one), window=64)})
+    coarser = make_evaluator({"type": "transformers", "dtype": "bfloat16"})
+    assert same != coarser.identity({"a": TextDataset(path=str(one))})
+    two.write_text("Another text.", encoding="utf-8")
+    assert same != evaluator.identity({"a": TextDataset(path=str(two))})
+
+
+PLUG_IN = """
+from typing import Literal
+from pydantic import BaseModel
+from trainables.evaluation import EvaluationResult, Evaluator
+
+class Options(BaseModel):
+    type: Literal["constant"]
+    score: float
+
+class Constant(Evaluator):
+    Options = Options
+
+    def evaluate(self, request):
+        scores = {f"{name}/score": self.options.score for name in request.datasets}
+        return EvaluationResult(scores, {}, {})
+"""
+
+
+@pytest.fixture
+def plug_in(tmp_path, monkeypatch):
+    """A package that is installed in ``tmp_path`` and brings two evaluators, one of them broken."""
+    from trainables.evaluation import _registry
+
+    monkeypatch.setattr(_registry, "_REGISTRY", dict(_registry._REGISTRY))
+    metadata = tmp_path / "constant_evaluator-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: constant-evaluator\n")
+    (metadata / "entry_points.txt").write_text(
+        "[npu_tuner.evaluators]\n"
+        "constant = constant_evaluator:Constant\n"
+        "broken = constant_evaluator:Missing\n"
+    )
+    (tmp_path / "constant_evaluator.py").write_text(PLUG_IN)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_installed_packages_bring_their_own_evaluators(plug_in):
+    assert {"broken", "constant", "transformers"} <= set(evaluator_types())
+    result = evaluate(request("any", evaluator={"type": "constant", "score": 0.5}))
+    assert result["metrics"] == {"prose/score": 0.5, "choice/score": 0.5}
+    with pytest.raises(ImportError, match="constant_evaluator:Missing"):
+        evaluator_type("broken")
+
+
+def test_a_name_is_given_once():
+    with pytest.raises(ValueError, match="registered already"):
+        register_evaluator("transformers")(evaluator_type("transformers"))
+
+
+def test_importing_needs_no_torch():
+    code = "import trainables.evaluation, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        check=True,
+        timeout=60,
+    )
