@@ -1,11 +1,12 @@
 """Where trials run: nodes, NPUs, resource tags, placement, ports, processes."""
 
-from cluster._connection import ClusterError, Connection, connect
+from cluster._connection import Connection, connect
 from cluster._files import sync_folder, write_atomic, write_json
 from cluster._locks import Holder
 from cluster._orphans import FoundProcess, ProcessesRemainError, find_processes, sweep
 from cluster._placement import infeasible, slots
 from cluster._ports import PortLease, PortUnavailableError, lease_ports, port_owners
+from cluster._private_cluster import ClusterError
 from cluster._processes import ProcessTree, child_environment
 from cluster._resources import (
     STRATEGIES,

@@ -58,6 +58,9 @@ class BinaryFallback(Strategy):
     The analysis (kind ``analysis``) must report ``data["ranking"]``: ``[{"layers": [name, ...],
     "score": number}, ...]``, the most sensitive first, layers of equal score in one group. It is
     asked for when zero fallback has failed, or beside it when there is room for two.
+
+    The end comes only when everything handed out has been told: a trial that outlives its
+    usefulness may still contradict the answer, and then the answer is looked into.
     """
 
     def __init__(
@@ -153,7 +156,7 @@ class BinaryFallback(Strategy):
 
     def _wants_analysis(self) -> bool:
         asked = len(self._flight) > len(self._pending())
-        return self._needs_analysis() and not asked and (self.width > 1 or not self._flight)
+        return self._needs_analysis() and not asked
 
     def _learn_ranking(self, outcome: Outcome) -> None:
         if outcome.status == "failed":

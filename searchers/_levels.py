@@ -113,10 +113,6 @@ class LevelSearch:
         self.failures += 1
         (self._final if level in self._votes else self._barred).add(level)
 
-    def votes(self, level: int) -> tuple[bool, ...]:
-        """All measurements of a level."""
-        return tuple(self._votes.get(level, ()))
-
     def value(self, level: int) -> bool | None:
         """Whether a level is satisfied, by majority; None as long as it is open."""
         balance = self._balance(level)
@@ -184,7 +180,7 @@ class LevelSearch:
         return sum(probes) + len(self._doubts()) + (self._replay() is not None)
 
     def state(self) -> dict[str, Json]:
-        rounds = [[each.number, each.low, each.high, list(each.probes)] for each in self._rounds]
+        planned = [[each.number, each.low, each.high, list(each.probes)] for each in self._rounds]
         return {
             "top": self.top,
             "failures": self.failures,
@@ -192,7 +188,7 @@ class LevelSearch:
             "votes": [[level, list(votes)] for level, votes in self._votes.items()],
             "barred": sorted(self._barred),
             "final": sorted(self._final),
-            "rounds": rounds,
+            "rounds": planned,
             "launched": self._launched,
         }
 

@@ -83,12 +83,13 @@ def test_a_failed_start_is_cleaned_up_and_tried_again_and_a_hanging_ray_is_stopp
         return context
 
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr("cluster._connection._SHUTDOWN_BOUND_S", 2.0)
+    monkeypatch.setattr("cluster._private_cluster._SHUTDOWN_BOUND_S", 2.0)
     with connect("local", name="test", num_cpus=1) as connection:
         assert len(first) > 2
         assert [process for process in first if process.is_running()] == []
         assert len(connection.nodes()) == 1
         second = psutil.Process().children(recursive=True)
+        assert not any("ray::IDLE" in process.name() for process in second)
         for process in second:
             if process.name() in ("raylet", "gcs_server"):
                 process.send_signal(signal.SIGSTOP)

@@ -19,7 +19,7 @@ Wait = Callable[..., None]
 
 
 def test_sweep_ends_what_owner_and_warden_leave_when_both_are_killed(
-    program: Program, programs: Path, run_id: str, tmp_path: Path
+    program: Program, programs: Path, run_id: str, tmp_path: Path, until: Wait
 ) -> None:
     owner = program(programs / "owner.py", run_id, tmp_path, "hang")
     assert owner.stdout is not None
@@ -30,6 +30,10 @@ def test_sweep_ends_what_owner_and_warden_leave_when_both_are_killed(
     os.kill(warden, signal.SIGKILL)
     owner.kill()
     owner.wait()
+    until(
+        lambda: child not in {process.pid for process in find_processes(run_id)},
+        "the program itself ends with its warden",
+    )
     left = {int((tmp_path / name).read_text()) for name in ("grandchild", "great-grandchild")}
     assert {process.pid for process in find_processes(run_id)} >= left
     swept = sweep(run_id, grace_s=0.5)

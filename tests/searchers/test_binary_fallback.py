@@ -277,19 +277,28 @@ def test_a_free_slot_works_ahead_where_the_answer_most_likely_lies() -> None:
     assert level(ask(strategy)) == 22
 
 
-def test_a_straggler_does_not_make_the_search_try_everything() -> None:
-    strategy = fallback(names(1000), width=4)
-    straggler, *others = [ask(strategy) for _ in range(4)]
-    for probe in others:
-        tell(strategy, probe, True)
-    asked = 4
-    while isinstance(step := strategy.ask(), Proposal):
-        asked += 1
-        tell(strategy, step, True)
-    assert step is WAIT
-    assert asked <= 4 * 3
-    tell(strategy, straggler, False)
-    assert strategy.ask() is not WAIT
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_working_ahead_stays_within_bounds_in_the_worst_of_worlds(width: int) -> None:
+    """Every answer comes from the probe, and is the one, that leaves most to search."""
+    strategy = fallback(names(64), width)
+    most, asked, low, high = strategy.most(), 0, -1, 65
+    flying: dict[int, Proposal] = {}
+    while not isinstance(step := strategy.ask(), Done):
+        if isinstance(step, Proposal):
+            flying[step.number] = step
+            asked += 1
+            continue
+        answers = [(high - level(probe), probe.number, False) for probe in flying.values()]
+        answers += [(level(probe) - low, probe.number, True) for probe in flying.values()]
+        rest, number, satisfied = max(answers)
+        low, high = (low, low + rest) if satisfied else (high - rest, high)
+        tell(strategy, flying.pop(number), satisfied)
+        for useless in strategy.obsolete():
+            strategy.tell(flying.pop(useless), Outcome("cancelled"))
+        twin = fallback(names(64), width)
+        twin.restore(strategy.state())
+        strategy = twin
+    assert most is not None and asked <= most
 
 
 def test_a_cancelled_probe_that_is_still_needed_is_proposed_again() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,9 @@ def test_a_broken_plug_in_is_named_only_when_it_is_wanted(
         strategy_options(name)
     for part in (f"'{name}'", f"plugin_{name}", f"acme-{name} 1.2", said):
         assert part in str(caught.value)
+
+
+def test_strategies_need_no_ray() -> None:
+    program = "import sys, searchers, searchers.testing; sys.exit('ray' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == 0

@@ -15,8 +15,12 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vP*"
 """Colours of Okabe and Ito, which stay apart for all kinds of colour vision; the shapes say the
 same again."""
+_UNITS = {
+    "mse": "mean squared output error",
+    "fisher": "estimated KL divergence (nats per token)",
+}
 _NAMED = 8
-"""Steps of the curve that are labelled."""
+"""Steps that are numbered in the map and named beside the curve."""
 
 
 def write_picture(result: Mapping[str, Any], path: Path) -> None:
@@ -31,7 +35,7 @@ def write_picture(result: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     points = _points(result["ranking"])
-    kinds = list(dict.fromkeys(kind for _, kind, _, _ in points))
+    kinds = sorted({kind for _, kind, _, _ in points}, reverse=True)
     blocks = [block for block, _, _, _ in points if block is not None]
     width = min(22.0, 5.5 + 0.24 * (max(blocks, default=0) + 1))
     figure = Figure(figsize=(width, 3.4 + 0.42 * len(kinds) + 3.2), layout="constrained")
@@ -84,8 +88,7 @@ def _draw_map(figure: Any, axes: Any, points: Sequence[_Point], kinds: Sequence[
             colour = "black" if norm(score) > 0.55 else "white"
             place = (block or 0, kinds.index(kind))
             axes.annotate(str(rank), place, ha="center", va="center", color=colour, fontsize=8)
-    bar = figure.colorbar(image, ax=axes, pad=0.01)
-    bar.set_label("score")
+    figure.colorbar(image, ax=axes, pad=0.01).set_label("score")
 
 
 def _draw_curve(axes: Any, points: Sequence[_Point], kinds: Sequence[str], metric: str) -> None:
@@ -102,10 +105,14 @@ def _draw_curve(axes: Any, points: Sequence[_Point], kinds: Sequence[str], metri
         )
     if _logarithmic([score for _, _, _, score in points]):
         axes.set_yscale("log")
-    for block, kind, step, score in points[:_NAMED]:
-        name = kind if block is None else f"{block} {kind.rpartition('.')[2]}"
-        axes.annotate(name, (step, score), xytext=(6, 3), textcoords="offset points", fontsize=7.5)
+    worst = [
+        f"{step}  {kind}" if block is None else f"{step}  block {block}, {kind}"
+        for block, kind, step, _ in points[:_NAMED]
+    ]
+    frame = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+    place = {"transform": axes.transAxes, "va": "top", "bbox": frame}
+    axes.text(0.3, 0.96, "\n".join(["worst steps:", *worst]), fontsize=9, **place)
     axes.set_xlabel("step of the ranking (fallback takes from the left)")
-    axes.set_ylabel(f"score ({metric})")
+    axes.set_ylabel(_UNITS.get(metric, metric))
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.legend(loc="upper right", fontsize=9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 TEXT_METRICS = ("perplexity", "nll", "next_token_accuracy")
 CHOICE_METRICS = ("accuracy", "accuracy_normalized")
@@ -30,6 +30,12 @@ class TextDataset(_Strict):
     path: str
     tokens: PositiveInt = 4096
     window: int = Field(default=512, ge=2)
+
+    @model_validator(mode="after")
+    def _one_window(self) -> TextDataset:
+        if self.tokens < self.window:
+            raise ValueError(f"{self.tokens} tokens do not fill one window of {self.window}")
+        return self
 
     @property
     def metrics(self) -> tuple[str, ...]:

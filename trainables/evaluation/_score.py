@@ -131,14 +131,13 @@ def score_choices(
         for rows in _batches(groups[length], max(1, language_model.batch_tokens // length)):
             found = _answers(language_model, [questions[index] for index in rows])
             likelihoods.update(zip(rows, found, strict=True))
-    right = [_best(likelihoods[index]) == item.answer for index, item in enumerate(items)]
-    normalized = [
-        _best([value / len(choice.encode()) for value, choice in pairs]) == item.answer
-        for item, pairs in (
-            (item, list(zip(likelihoods[index], item.choices, strict=True)))
-            for index, item in enumerate(items)
-        )
-    ]
+    right, normalized = [], []
+    for index, item in enumerate(items):
+        values = likelihoods[index]
+        sizes = [len(choice.encode()) for choice in item.choices]
+        per_byte = [value / size for value, size in zip(values, sizes, strict=True)]
+        right.append(_best(values) == item.answer)
+        normalized.append(_best(per_byte) == item.answer)
     record = {
         "kind": "multiple_choice",
         "digest": _digest(

@@ -30,7 +30,7 @@ class FloatModel:
     """A loaded checkpoint and what the practice makes of its linear layers.
 
     Attributes:
-        model: In evaluation mode, on the job's device, in the dtype of the checkpoint.
+        model: In evaluation mode, in the dtype of the checkpoint.
         tokenizer: The checkpoint's.
         layers: Every linear layer but the output head, and its scheme; None for float.
         head: Name of the output head; None when there is none.
@@ -48,8 +48,11 @@ class FloatModel:
         return any(scheme is not None and not scheme.dynamic for scheme in activations)
 
 
-def load_float_model(job: QuantizeJob) -> FloatModel:
+def load_float_model(job: QuantizeJob, *, whole: bool = True) -> FloatModel:
     """Load the checkpoint of ``job`` and plan its layers.
+
+    The model is moved to the device as a whole, or stays in main memory for tools that move its
+    layers one by one.
 
     Raises:
         StageError: The checkpoint is unreadable or quantized already, the device is not there,
@@ -67,7 +70,8 @@ def load_float_model(job: QuantizeJob) -> FloatModel:
         model = AutoModelForCausalLM.from_pretrained(job.model, dtype="auto", **options)
     except (ModelError, OSError, ValueError, ImportError) as error:
         raise StageError("input", f"the model cannot be loaded: {error}") from error
-    model = model.to(_device(job.device)).eval().requires_grad_(False)
+    device = _device(job.device)
+    model = (model.to(device) if whole else model).eval().requires_grad_(False)
     model.config.use_cache = False
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     output = model.get_output_embeddings()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from llmcompressor import oneshot
 from llmcompressor.modifiers.quantization import QuantizationModifier
-from llmcompressor.modifiers.smoothquant import SmoothQuantModifier
+from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -36,7 +36,7 @@ def quantize_llmcompressor(job: QuantizeJob, folder: Path, pipeline: str) -> Qua
         if isinstance(process, OtherProcess)
     ]
     with phases("load"):
-        loaded = load_float_model(job)
+        loaded = load_float_model(job, whole=pipeline == "basic")
         calibrated = bool(smoothing) or loaded.needs_ranges
         batches = calibration_batches(loaded, job.calibration) if calibrated else []
     shared = {"model": loaded.model, "tokenizer": loaded.tokenizer, "log_dir": None}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from wcmatch import fnmatch
 
@@ -30,11 +32,15 @@ def is_excluded(module_name: str, patterns: Iterable[str]) -> bool:
 
 
 def _covers(pattern: str, name: str) -> bool:
-    flags = fnmatch.BRACE | fnmatch.FORCEUNIX
-    return name == pattern or bool(
-        fnmatch.fnmatch(name, pattern, flags=flags)
-        or fnmatch.fnmatch(f"{name}.", pattern, flags=flags)
+    return name == pattern or any(
+        regex.fullmatch(name) or regex.fullmatch(f"{name}.") for regex in _regexes(pattern)
     )
+
+
+@lru_cache(maxsize=4096)
+def _regexes(pattern: str) -> tuple[re.Pattern[str], ...]:
+    wanted, _ = fnmatch.translate(pattern, flags=fnmatch.BRACE | fnmatch.FORCEUNIX)
+    return tuple(re.compile(regex) for regex in wanted)
 
 
 def unmatched_patterns(patterns: Iterable[str], module_names: Sequence[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Starts a private cluster with an actor that owns a family; obeys commands, one a line.
 
 Usage: driver.py FOLDER, which it locks. ``own RUN_ID FOLDER`` answers the worker's process id,
-``kill`` and ``leave`` end that actor, ``raylet`` answers its process id, ``close`` leaves the
-cluster; all others answer ``done``.
+``kill`` and ``leave`` end that actor, ``raylet`` answers its process id, ``lost`` what the
+connection says of itself, ``close`` leaves the cluster; all others answer ``done``.
 """
 
 import os
@@ -49,6 +49,8 @@ def main() -> None:
         elif command == "raylet":
             children = psutil.Process().children()
             answer = next(child.pid for child in children if child.name() == "raylet")
+        elif command == "lost":
+            answer = connection.lost
         elif command == "close":
             connection.close()
         print(answer, flush=True)

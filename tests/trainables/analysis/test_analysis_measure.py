@@ -160,9 +160,9 @@ def test_fisher_estimates_the_divergence_each_group_causes(subject):
     inputs = captured_inputs(loaded)
     found = [scored.score for scored in fisher_scores(loaded, seed=0)]
     truth = [divergence(loaded, group, inputs) for group in loaded.groups]
-    print(found, truth)
-    for estimate, actual in zip(found, truth, strict=True):
-        assert 0.5 < estimate / actual < 2
+    for group, estimate, actual in zip(loaded.groups, found, truth, strict=True):
+        attention = "q_proj" in group[0]  # errors of one token reach others through it
+        assert (0.2 if attention else 0.7) < estimate / actual < 1.4
     order = sorted(range(len(truth)), key=truth.__getitem__)
     assert order[-1] in sorted(range(len(found)), key=found.__getitem__)[-2:]
 

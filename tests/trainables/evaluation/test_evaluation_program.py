@@ -115,6 +115,10 @@ def test_order_decides_what_is_evaluated_first(tiny_checkpoint):
         ({"datasets": {"a": {"kind": "text", "path": "x", "widow": 3}}}, "widow"),
         ({"datasets": {"a": {"kind": "text", "path": "/nowhere.txt"}}}, "/nowhere.txt"),
         (
+            {"datasets": {"a": {"kind": "text", "path": "x", "tokens": 500}}},
+            "500 tokens do not fill",
+        ),
+        (
             {
                 "stop_when": [
                     {"dataset": "prose", "metric": "wit", "limit": 1, "direction": "lower"}
