@@ -25,6 +25,9 @@ from tuner._terminal import Terminal
 from tuner._view import RunView
 from tuner.experiment import Experiment
 
+_EXPORT_SECONDS = 5.0
+"""How often metrics and ``status.json`` are renewed while nothing else happens."""
+
 
 class RunError(Exception):
     """The run cannot start: no node fits, the model is not to be had, Ray does not come up."""
@@ -37,6 +40,8 @@ class Session:
         self.experiment = experiment
         self.store = RunStore(experiment.storage)
         self._resume = resume
+        self._exported = 0.0
+        self._kept: set[str] | None = None
         self._signals = _Signals()
 
     def run(self) -> RunResult:
@@ -121,10 +126,12 @@ class Session:
         return self._campaign.final
 
     def _with_ray(self, record: RunRecord, *, restore: bool) -> None:
+        from tuner._metrics import RunMetrics
         from tuner._tune import Job, carry_out
 
         with self._connected() as connection:
             width = self._room(connection)
+            self._metrics = RunMetrics(self.experiment.name)
             self._campaign.width = self._view.width = width
             carrier = Carrier(
                 self.experiment, self.store, self._ledger, self._campaign, record.run_id
@@ -188,6 +195,7 @@ class Session:
                 "number": None if ticket is None else ticket.proposal.number,
                 "kind": None if ticket is None else ticket.proposal.kind,
                 "message": event.message if row is None else row.result,
+                "failure": None if event.outcome is None else event.outcome.data.get("failure"),
             }
         )
         self._save_status("running")
@@ -205,6 +213,10 @@ class Session:
         carrier.cancel_obsolete()
         self._prune()
         self._terminal.tick()
+        if time.monotonic() - self._exported > _EXPORT_SECONDS:
+            self._exported = time.monotonic()
+            self._metrics.update(self._view)
+            self._save_status("running")
 
     def _announce_dashboard(self) -> None:
         """The dashboard comes up after the first trials have begun."""
@@ -218,7 +230,7 @@ class Session:
         keep = {ticket.identity for ticket in self._campaign.live().values()}
         if best is not None:
             keep.add(self._campaign.identify(best))
-        if keep != getattr(self, "_kept", None):
+        if keep != self._kept:
             self._kept = keep
             self.store.prune(keep)
 

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     PositiveInt,
     Tag,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -53,6 +54,20 @@ class Tolerance(Block):
     relative: bool = False
 
 
+ToleranceText = Annotated[
+    Tolerance,
+    BeforeValidator(_tolerance),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?%?$"},
+            ]
+        }
+    ),
+]
+
+
 class Expectation(Block):
     """One accuracy demand.
 
@@ -67,7 +82,7 @@ class Expectation(Block):
     dataset: str | None = None
     metric: str = "accuracy"
     target: Literal["baseline"] | Exact
-    tolerance: Annotated[Tolerance, BeforeValidator(_tolerance)] = Tolerance(amount=Decimal(0))
+    tolerance: ToleranceText = Tolerance(amount=Decimal(0))
     direction: Literal["higher", "lower"] | None = None
 
     @property
