@@ -1,7 +1,7 @@
 """Ray's dashboard, started behind the run instead of before it.
 
 ``ray.init`` waits for the dashboard's processes, several seconds of start-up nobody needs before
-the first trial runs. Here Ray starts without them, and a background thread starts them after.
+the first trial runs. Here Ray starts without them, and a background thread starts them later.
 This goes through one method of Ray's internal ``Node`` class, ``start_api_server``; where a Ray
 release lacks it, ``ray.init`` starts the dashboard its own, slower way.
 """
@@ -17,6 +17,8 @@ from typing import Any
 
 _NICE = 10
 """Scheduling priority below everything that is measured."""
+_HEAD_START_S = 6.0
+"""By then the first trial has started; until then it gets all CPUs."""
 
 
 def _node_class() -> Any:
@@ -65,6 +67,8 @@ class DeferredDashboard:
         self._end.set()
 
     def _run(self) -> None:
+        if self._end.wait(_HEAD_START_S):
+            return
         # On Linux priority belongs to a thread and passes to what it starts.
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

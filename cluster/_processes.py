@@ -142,6 +142,8 @@ class ProcessTree:
         word, *values = line.split()
         if word == b"refused":
             code = int(values[0])
+            self._channel.settimeout(_START_BOUND_S)
+            self._channel.recv(1)  # returns when the warden is gone
             raise OSError(code, os.strerror(code), os.fsdecode(arguments[0]))
         self._pid, self._warden = map(int, values)
 

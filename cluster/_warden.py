@@ -30,7 +30,7 @@ import time
 SOCKET = 0
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-LEFTOVER_GRACE_S = 3.0
+LEFTOVER_GRACE_S = 2.0
 """Between TERM and KILL for what the program left behind, and for the tree of a dead owner."""
 KILL_BOUND_S = 15.0
 """How long killed processes may take to vanish; one stuck in a device driver may never."""

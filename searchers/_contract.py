@@ -165,6 +165,7 @@ class Strategy(ABC):
     def most(self) -> int | None:
         """Upper bound of proposals over the whole search, for a dry run; None: unbounded.
 
-        It holds for the present width. Repeats and stand-ins for failed trials come on top.
+        It holds for the present width. Repeats, what contradictory measurements make necessary,
+        and stand-ins for failed trials come on top.
         """
         return None

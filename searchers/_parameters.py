@@ -216,6 +216,11 @@ class FloatParameter(_Parameter):
     step: float | None = Field(None, gt=0)
     log: bool = False
 
+    @field_validator("low", "high")
+    @classmethod
+    def _unsigned_zero(cls, end: float) -> float:
+        return end + 0.0
+
     @model_validator(mode="after")
     def _consistent(self) -> FloatParameter:
         _check_range(self.low, self.high, log=self.log, stepped=self.step is not None)

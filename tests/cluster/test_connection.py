@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -70,29 +71,32 @@ def test_an_option_ray_refuses_is_said_and_nothing_is_left() -> None:
 def test_a_failed_start_is_cleaned_up_and_tried_again_and_a_hanging_ray_is_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import ray
+    from ray._private import services
 
     first: list[psutil.Process] = []
-    start = ray.init
+    get_node = services.get_node
 
-    def init(**options: Any) -> Any:
-        context = start(**options)
-        if not first:
-            first.extend(psutil.Process().children(recursive=True))
-            raise RuntimeError("the node timed out during startup")
-        return context
+    def time_out_once(*arguments: Any) -> Any:
+        if first:
+            return get_node(*arguments)
+        first.extend(psutil.Process().children(recursive=True))
+        raise TimeoutError("the node timed out during startup")
 
-    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(services, "get_node", time_out_once)
     monkeypatch.setattr("cluster._private_cluster._SHUTDOWN_BOUND_S", 2.0)
-    with connect("local", name="test", num_cpus=1) as connection:
-        assert len(first) > 2
-        assert [process for process in first if process.is_running()] == []
-        assert len(connection.nodes()) == 1
-        second = psutil.Process().children(recursive=True)
-        assert not any("ray::IDLE" in process.name() for process in second)
-        for process in second:
-            if process.name() in ("raylet", "gcs_server"):
-                process.send_signal(signal.SIGSTOP)
-        before = time.monotonic()
-    assert time.monotonic() - before < 60
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with connect("local", name="test", num_cpus=1, temp_dir=Path(folder)) as connection:
+            assert len(first) > 2
+            assert [process for process in first if process.is_running()] == []
+            assert len(connection.nodes()) == 1
+            (own,) = Path(folder).iterdir()
+            assert own.stat().st_mode & 0o077 == 0
+            second = psutil.Process().children(recursive=True)
+            assert not any("ray::IDLE" in process.name() for process in second)
+            for process in second:
+                if process.name() in ("raylet", "gcs_server"):
+                    process.send_signal(signal.SIGSTOP)
+            before = time.monotonic()
+        assert time.monotonic() - before < 60
     assert [process for process in second if process.is_running()] == []

@@ -74,15 +74,14 @@ def test_sweep_spares_what_is_kept_with_its_warden_and_descendants(
 def test_descendants_are_found_though_they_dropped_the_environment(
     run_id: str, tmp_path: Path, until: Wait
 ) -> None:
-    tree = ProcessTree.start(
+    with ProcessTree.start(
         ["sh", "-c", "setsid env -i sleep 61 & sleep 60"],
         log=tmp_path / "log",
         run_id=run_id,
         label="x",
-    )
-    until(lambda: any("sleep 61" in p.command for p in find_processes(run_id)), "it is found")
-    sweep(run_id, grace_s=0.2)
-    assert tree.pids() == set()
+    ):
+        until(lambda: "sleep 61" in [p.command for p in find_processes(run_id)], "it is found")
+        assert "sleep 61" in [process.command for process in sweep(run_id, grace_s=0.2)]
 
 
 def test_sweep_called_from_within_the_run_spares_the_caller(

@@ -71,6 +71,11 @@ def test_slots_are_counted(bundles: list[Bundle], strategy: Strategy, count: int
     assert slots(bundles, NODES, strategy) == count
 
 
+def test_a_trial_placed_greedily_does_not_cost_another_its_place() -> None:
+    nodes = [Node(f"n{cpu}", "10.0.0.1", {"CPU": cpu, "NPU": 4}) for cpu in (1, 3, 2, 6)]
+    assert slots([bundle(CPU=1), bundle(CPU=1, NPU=1)], nodes, "STRICT_SPREAD") == 6
+
+
 def test_a_large_cluster_is_counted_quickly() -> None:
     nodes = [Node(f"n{i}", f"10.0.1.{i}", {"CPU": 192, "NPU": 16}) for i in range(64)]
     assert slots([bundle(CPU=1), bundle(NPU=4), bundle(NPU=4)], nodes) == 128

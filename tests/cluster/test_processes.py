@@ -123,6 +123,18 @@ def test_owner_ends_what_a_killed_warden_leaves(
     assert find_processes(run_id) == []
 
 
+def test_a_program_that_supervises_others_ends_with_all_of_them(
+    start: Callable[..., ProcessTree], programs: Path, run_id: str, tmp_path: Path, until: Wait
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(programs.parents[2])}
+    owner = [sys.executable, str(programs / "owner.py"), run_id, str(tmp_path), "hang"]
+    tree = start(*owner, env=environment)
+    until((tmp_path / "child").exists, "the family lives")
+    assert tree.pids() > set(members(tmp_path))
+    tree.stop(grace_s=0.5)
+    assert find_processes(run_id) == []
+
+
 def test_warden_told_to_terminate_takes_the_family_along(family: ProcessTree, run_id: str) -> None:
     warden_of(family).terminate()
     assert family.wait(20) == -signal.SIGTERM
@@ -174,13 +186,21 @@ def test_stop_gives_the_program_time_to_end_well(
     assert (tmp_path / "clean").exists()
 
 
-def test_stop_does_not_wait_for_a_stopped_or_deaf_program(
+def test_a_suspended_program_is_continued_to_end_well(
     start: Callable[..., ProcessTree],
 ) -> None:
-    tree = start("sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
+    tree = start("sh", "-c", "trap 'exit 7' TERM; echo up; sleep 60 & wait")
     while "up" not in tree.log_tail():
         assert tree.wait(0.02) is None
     os.kill(tree.pid, signal.SIGSTOP)
+    tree.stop(grace_s=20)
+    assert tree.poll() == 7
+
+
+def test_a_deaf_program_is_killed_after_the_grace(start: Callable[..., ProcessTree]) -> None:
+    tree = start("sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done")
+    while "up" not in tree.log_tail():
+        assert tree.wait(0.02) is None
     tree.stop(grace_s=0.3)
     assert tree.poll() == -signal.SIGKILL
 

@@ -190,7 +190,7 @@ def test_only_who_has_the_token_may_join_and_leaving_stops_nothing(
     wrong = tmp_path / "token"
     wrong.write_text("0" * 64)
     guest = program("-c", JOIN, connection.address)
-    soon = {"RAY_gcs_server_request_timeout_seconds": "3"}
+    soon = {"RAY_gcs_server_request_timeout_seconds": "3", "RAY_NUM_REDIS_GET_RETRIES": "2"}
     strangers = [
         program("-c", JOIN, connection.address, RAY_AUTH_TOKEN_PATH=str(wrong), **soon),
         program("-c", JOIN, connection.address, RAY_AUTH_MODE="disabled", **soon),

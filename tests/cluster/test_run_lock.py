@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -76,9 +77,15 @@ def test_what_a_dead_run_left_in_the_file_never_blocks(content: bytes, tmp_path:
         RunLock(tmp_path).acquire()
 
 
-def test_a_holder_that_cannot_be_read_still_excludes(tmp_path: Path) -> None:
+STALE = {"pid": 2**30, "host": socket.gethostname(), "started": "yesterday", "command": "dead"}
+
+
+@pytest.mark.parametrize("content", ["", json.dumps(STALE)])
+def test_a_holder_that_has_not_written_yet_excludes_and_is_not_mistaken_for_a_dead_one(
+    content: str, tmp_path: Path
+) -> None:
     with RunLock(tmp_path):
-        (tmp_path / "run.lock").write_bytes(b"")
+        (tmp_path / "run.lock").write_text(content)
         with pytest.raises(RunLockedError, match="has not said its name"):
             RunLock(tmp_path).acquire()
 

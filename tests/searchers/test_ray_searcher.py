@@ -60,7 +60,8 @@ class Told(list[tuple[int, str]]):
 
 
 def bind(strategy: Strategy, told: Told | None = None) -> TuneSearcher:
-    return TuneSearcher.bind("test", strategy, to_config, told.to_outcome if told else to_outcome)
+    outcome = to_outcome if told is None else told.to_outcome
+    return TuneSearcher.bind("test", strategy, to_config, outcome)
 
 
 class Broken(Strategy):

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -74,10 +74,11 @@ SPACES = st.dictionaries(st.text(min_size=1), PARAMETERS, min_size=1, max_size=4
 
 
 @given(SPACES, st.data())
+@example(space(x={"type": "float", "low": 0.0, "high": -0.0}), None)
 def test_every_point_of_the_cube_is_legal_and_encodes_back(
-    a_space: Space, data: st.DataObject
+    a_space: Space, data: st.DataObject | None
 ) -> None:
-    vector = [data.draw(UNITS) for _ in a_space.dimensions]
+    vector = [data.draw(UNITS) if data else 0.5 for _ in a_space.dimensions]
     values = a_space.decode(vector)
     assert list(values) == list(a_space.names)
     assert a_space.contains(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -48,11 +48,19 @@ class FloatModel:
         return any(scheme is not None and not scheme.dynamic for scheme in activations)
 
 
-def load_float_model(job: QuantizeJob, *, whole: bool = True) -> FloatModel:
+def load_float_model(
+    job: QuantizeJob,
+    *,
+    prepare: Callable[[Any], Any] = lambda model: model,
+    whole: bool = True,
+) -> FloatModel:
     """Load the checkpoint of ``job`` and plan its layers.
 
-    The model is moved to the device as a whole, or stays in main memory for tools that move its
-    layers one by one.
+    Args:
+        job: What is to be quantized.
+        prepare: Applied to the loaded model; takes joined experts apart into linear layers, say.
+        whole: Move the model to the device as a whole. Otherwise it stays in main memory, for
+            tools that move its layers one by one.
 
     Raises:
         StageError: The checkpoint is unreadable or quantized already, the device is not there,
@@ -67,7 +75,7 @@ def load_float_model(job: QuantizeJob, *, whole: bool = True) -> FloatModel:
             )
         options = {"trust_remote_code": job.trust_remote_code, "local_files_only": True}
         tokenizer = AutoTokenizer.from_pretrained(job.model, **options)
-        model = AutoModelForCausalLM.from_pretrained(job.model, dtype="auto", **options)
+        model = prepare(AutoModelForCausalLM.from_pretrained(job.model, dtype="auto", **options))
     except (ModelError, OSError, ValueError, ImportError) as error:
         raise StageError("input", f"the model cannot be loaded: {error}") from error
     device = _device(job.device)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from llmcompressor import oneshot
+from llmcompressor.modeling.moe.linearize import linearize_moe
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from llmcompressor.modifiers.transform.smoothquant import SmoothQuantModifier
 from torch import Tensor
@@ -36,7 +37,7 @@ def quantize_llmcompressor(job: QuantizeJob, folder: Path, pipeline: str) -> Qua
         if isinstance(process, OtherProcess)
     ]
     with phases("load"):
-        loaded = load_float_model(job, whole=pipeline == "basic")
+        loaded = load_float_model(job, prepare=linearize_moe, whole=pipeline == "basic")
         calibrated = bool(smoothing) or loaded.needs_ranges
         batches = calibration_batches(loaded, job.calibration) if calibrated else []
     shared = {"model": loaded.model, "tokenizer": loaded.tokenizer, "log_dir": None}

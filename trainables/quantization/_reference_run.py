@@ -11,6 +11,7 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from cluster import write_json
+from trainables._program import StageError
 from trainables.quantization._compressed import config_groups, ignored, shard_size
 from trainables.quantization._fake import Parameters, RangeObserver, weight_parameters
 from trainables.quantization._fake import quantize as integers
@@ -29,6 +30,9 @@ def quantize_reference(job: QuantizeJob, folder: Path) -> Quantized:
     phases = Phases()
     with phases("load"):
         loaded = load_float_model(job)
+        if any(parameter.ndim > 2 for parameter in loaded.model.parameters()):
+            message = "torch_reference knows no models with joined experts or convolutions"
+            raise StageError("input", message, "use the quantizer llmcompressor")
         batches = calibration_batches(loaded, job.calibration) if loaded.needs_ranges else []
     with phases("calibrate"):
         ranges = _observe(loaded, batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from trainables.models import ModelError, read_header, weight_files
 from trainables.quantization._quantizers import Quantized
 from trainables.quantization._scheme import LinearScheme
 
+_EXPERT = re.compile(r"(.+)\.\d+\.[^.]+")
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 
 
@@ -34,15 +36,7 @@ def verify_artifact(folder: Path, source: Path, quantized: Quantized) -> list[st
         for name, scheme in quantized.layers.items()
         for fault in _layer_faults(name, scheme, tensors)
     ]
-    integer = {f"{name}.weight" for name, scheme in quantized.layers.items() if scheme}
-    tied = f"{quantized.head}.weight"
-    problems += [
-        f"{name} is missing or has another shape"
-        for name, tensor in known.items()
-        if name not in integer
-        and name != tied
-        and tensors.get(name, {}).get("shape") != tensor["shape"]
-    ]
+    problems += _missing(known, tensors, quantized)
     problems += _config_faults(folder, quantized)
     return problems + list(_scale_faults(folder))
 
@@ -54,6 +48,23 @@ def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
         if name.endswith(".safetensors"):
             found |= read_header(folder / name)
     return found
+
+
+def _missing(
+    known: dict[str, dict[str, Any]], tensors: dict[str, dict[str, Any]], quantized: Quantized
+) -> Iterator[str]:
+    """Tensors of the float checkpoint that should be in the other just as they are, and are not.
+
+    Apart from the head, which may be tied, and from experts joined in one tensor, which are
+    quantized one by one.
+    """
+    changed = {f"{name}.weight" for name, scheme in quantized.layers.items() if scheme}
+    experts = {match[1] for name in quantized.layers if (match := _EXPERT.fullmatch(name))}
+    for name, tensor in known.items():
+        same = tensors.get(name, {}).get("shape") == tensor["shape"]
+        joined = name.rpartition(".")[0] in experts
+        if not (same or joined or name in changed or name == f"{quantized.head}.weight"):
+            yield f"{name} is missing or has another shape"
 
 
 def _layer_faults(
@@ -91,14 +102,17 @@ def _content(present: set[str], kind: str | None) -> str:
 
 
 def _config_faults(folder: Path, quantized: Quantized) -> list[str]:
+    """Layers the configuration tells engines to take for something else than they are.
+
+    It may ignore more than linear layers: routers, which engines implement as such.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     listed = set((config.get("quantization_config") or {}).get("ignore") or ())
-    floats = {name for name, scheme in quantized.layers.items() if scheme is None}
+    integer = {name for name, scheme in quantized.layers.items() if scheme is not None}
+    floats = quantized.layers.keys() - integer
     floats |= set() if quantized.head is None else {quantized.head}
-    if listed == floats:
-        return []
-    return [
-        f"config.json ignores {sorted(listed - floats)} wrongly, lacks {sorted(floats - listed)}"
+    return [f"config.json ignores {name}" for name in sorted(listed & integer)] + [
+        f"config.json does not ignore {name}" for name in sorted(floats - listed)
     ]
 
 

@@ -12,9 +12,10 @@ leaves their number to torch. Result::
     {"artifact": folder, "quantized_layers": [...], "fallback_layers": [...],
      "files": {name: sha256}, "sizes": {name: bytes}, "bytes": int, "compression": float,
      "calibration": {"tokens", "digest"}, "seconds": {phase: float},
-     "tools": {name: version}}
+     "tools": {name: version}, "unmatched_patterns": [...]}
 
-The output folder appears when the weights in it are complete and verified, not before.
+``unmatched_patterns`` are those of the practice that cover no layer. The output folder appears when
+the weights in it are complete and verified, not before.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ from trainables.models import (
     checkpoint_digest,
     describe_model,
     new_folder,
+    remove_unfinished,
 )
 from trainables.quantization._calibration import (
     Calibration,
     CalibrationError,
     calibration_digest,
 )
+from trainables.quantization._patterns import unmatched_patterns
 from trainables.quantization._practice import PracticeError, parse_practice
 from trainables.quantization._quantizers import (
     Quantized,
@@ -49,6 +52,7 @@ from trainables.quantization._quantizers import (
     Quantizer,
     make_quantizer,
 )
+from trainables.quantization._targets import linear_targets
 
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -76,6 +80,8 @@ def quantize(request: Mapping[str, Any]) -> dict[str, Any]:
     if problems := quantizer.problems(job.practice):
         raise StageError("input", "; ".join(problems), "change the practice or the quantizer")
     output = Path(request["output"])
+    remove_unfinished(output)
+    _check_space(job, output)
     if threads := request.get("threads"):
         _limit_threads(threads)
     with new_folder(output) as building:
@@ -88,6 +94,19 @@ def quantize(request: Mapping[str, Any]) -> dict[str, Any]:
     total = time.monotonic() - started
     phases["other"] = round(total - sum(phases.values()), 3)
     return _result(job, output, quantized, phases) | {"tools": quantizer.versions()}
+
+
+def _check_space(job: QuantizeJob, output: Path) -> None:
+    """Better now than after an hour of work; no quantization is larger than its model."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    free, needed = shutil.disk_usage(output.parent).free, describe_model(job.model).weight_bytes
+    if free < needed:
+        raise StageError(
+            "tool",
+            f"{output.parent} has {free >> 20} MiB free, the quantized weights may take "
+            f"{needed >> 20} MiB",
+            "free space there, or choose another storage",
+        )
 
 
 def _limit_threads(count: int) -> None:
@@ -164,7 +183,17 @@ def _result(
             "digest": calibration_digest(job.calibration.dataset),
         },
         "seconds": dict(seconds),
+        "unmatched_patterns": _unmatched(job, quantized),
     }
+
+
+def _unmatched(job: QuantizeJob, quantized: Quantized) -> list[str]:
+    names = [*quantized.layers, *([] if quantized.head is None else [quantized.head])]
+    return [
+        pattern
+        for target in linear_targets(job.practice)
+        for pattern in unmatched_patterns((*target.include, *target.exclude), names)
+    ]
 
 
 if __name__ == "__main__":

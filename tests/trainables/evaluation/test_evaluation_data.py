@@ -63,7 +63,7 @@ def test_missing_files_and_unknown_names_are_refused(tmp_path):
 
 def test_lines_of_text_are_joined_by_blank_lines(tmp_path):
     file = tmp_path / "text.jsonl"
-    file.write_text('{"text": "One\\u2028line."}\n{"text": "Two.", "id": 2}\n', encoding="utf-8")
+    file.write_text('{"text": "One\u2028line."}\n{"text": "Two.", "id": 2}\n', encoding="utf-8")
     assert read_text(text(file)) == "One\u2028line.\n\nTwo."
 
 

@@ -1,4 +1,4 @@
-"""The shipped datasets on the built-in model: hard enough to show damage, easy enough to measure."""
+"""The shipped datasets on the built-in model, which knows most of what they ask."""
 
 import pytest
 

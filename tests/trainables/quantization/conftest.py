@@ -48,5 +48,5 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     file = tmp_path / "texts.json"
-    file.write_text(json.dumps([f"Sentence {n} of the texts for calibration." for n in range(40)]))
+    file.write_text(json.dumps([f"Sentence {n} of the texts for calibration." for n in range(100)]))
     return file

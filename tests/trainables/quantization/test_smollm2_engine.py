@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from trainables.quantization import (
     default_rollback_path,
     practice_from_scheme,
     with_fallback,
 )
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 TOKENS, LENGTH = 2048, 512
 

@@ -98,3 +98,18 @@ def test_a_truncated_file_is_found(good, tiny_llama, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1])
     (problem,) = verify_artifact(folder, tiny_llama, good[1])
     assert "not written or downloaded to its end" in problem
+
+
+def test_experts_may_be_joined_in_the_float_checkpoint(tmp_path):
+    source, folder = tmp_path / "source", tmp_path / "artifact"
+    expert = "model.layers.0.mlp.experts.0.down_proj"
+    for path, tensors, ignored in (
+        (source, {"model.layers.0.mlp.experts.down_proj": torch.ones(2, 4, 4)}, []),
+        (folder, {f"{expert}.weight": torch.ones(4, 4)}, [expert]),
+    ):
+        path.mkdir()
+        save_file(tensors, path / "model.safetensors")
+        config = {"quantization_config": {"ignore": ignored}}
+        (path / "config.json").write_text(json.dumps(config))
+    assert verify_artifact(folder, source, Quantized({expert: None}, None)) == []
+    assert len(verify_artifact(folder, source, Quantized({"other": None}, None))) > 1
