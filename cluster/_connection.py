@@ -111,8 +111,8 @@ def connect(
 
     Args:
         address: ``local`` starts a private cluster, whatever else runs here; ``auto`` joins the
-            one that ``RAY_ADDRESS`` names or that runs on this machine; else ``host:port`` or
-            ``ray://host:port``.
+            one that ``RAY_ADDRESS`` names or that ``ray start`` started on this machine, never a
+            private one; else ``host:port`` or ``ray://host:port``.
         name: Name of the run.
         dashboard: Start Ray's dashboard with a private cluster. It comes up in the background.
         temp_dir: Where a private cluster keeps logs, sockets and spilled objects, in a folder of
@@ -193,8 +193,16 @@ def _start(
 def _join(address: str, name: str, stack: ExitStack) -> Connection:
     import ray
 
-    if address != "auto":
-        _probe(address)
+    if address == "auto":
+        # Left to itself, Ray would also take any private cluster it finds among the processes.
+        found = os.environ.get("RAY_ADDRESS") or ray._private.services.find_bootstrap_address(None)
+        if not found:
+            raise ClusterError(
+                "no Ray cluster runs on this machine: RAY_ADDRESS is not set and `ray start` has "
+                "not been used here. Start one, give its host:port, or use the address local"
+            )
+        os.environ["RAY_ADDRESS"] = found
+    _probe(os.environ["RAY_ADDRESS"] if address == "auto" else address)
     try:
         context = ray.init(
             address=address, namespace=name, log_to_driver=False, logging_level="ERROR"
@@ -204,8 +212,9 @@ def _join(address: str, name: str, stack: ExitStack) -> Connection:
             ray.shutdown()
         raise ClusterError(
             f"no connection to a Ray cluster at address {address}: {error.__cause__ or error}. "
-            "Check that the cluster runs, that Ray and Python have the same versions here and "
-            "there, and that RAY_AUTH_TOKEN_PATH names its token if it demands one"
+            "Check that the cluster runs and that Ray and Python have the same versions here and "
+            "there. If it demands a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH when "
+            "the token is not in ~/.ray/auth_token"
         ) from error
     stack.callback(ray.shutdown)
     connection = Connection(name, stack)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
@@ -21,13 +20,11 @@ class BinaryFallbackOptions(BaseModel):
         candidates: Layers from the most to the least sensitive. An item is a name, or a list of
             names that can only fall back together, such as a fused q/k/v projection. Empty: they
             are ranked by an ``analysis`` trial.
-        analysis: Parameters of that trial.
         max_failures: Failed trials after which the search ends with what it knows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     candidates: list[str | list[str]] = []
-    analysis: dict[str, Any] = {}
     max_failures: int = Field(3, ge=0)
 
     @field_validator("candidates")
@@ -84,7 +81,7 @@ class BinaryFallback(Strategy):
             return self._propose(probe)
         if self._wants_analysis():
             why = "sensitivity analysis: in which order should layers fall back?"
-            return self._flight.launch(self._options.analysis, kind="analysis", why=why)
+            return self._flight.launch({}, kind="analysis", why=why)
         return WAIT if self._flight else self._conclude()
 
     def tell(self, proposal: Proposal, outcome: Outcome) -> None:

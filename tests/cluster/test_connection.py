@@ -30,6 +30,14 @@ def test_an_address_where_nothing_answers_is_said_at_once(scheme: str) -> None:
             connect(address, name="test")
 
 
+def test_the_cluster_of_this_machine_may_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with lease_ports() as lease:
+        address = f"127.0.0.1:{lease.ports[0]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ClusterError, match=f"nothing answers at {address}"):
+            connect("auto", name="test")
+
+
 def test_a_joined_cluster_takes_no_resources() -> None:
     with pytest.raises(ClusterError, match="ray start"):
         connect("127.0.0.1:6379", name="test", resources={"NPU": 8})

@@ -201,6 +201,13 @@ def test_only_who_has_the_token_may_join_and_leaving_stops_nothing(
     assert len(connection.nodes()) == 1
 
 
+def test_looking_for_a_cluster_never_finds_a_private_one(
+    connection: Connection, program: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    guest = program("-c", JOIN, "auto", RAY_ADDRESS="", RAY_TMPDIR=str(tmp_path))
+    assert guest.communicate(timeout=120)[0].startswith("refused no Ray cluster runs")
+
+
 def test_a_process_has_one_connection(connection: Connection) -> None:
     with pytest.raises(ClusterError, match="already"):
         connect("local", name="second")

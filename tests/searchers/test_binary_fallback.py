@@ -120,12 +120,6 @@ def test_the_analysis_is_asked_for_only_after_zero_fallback_has_failed() -> None
     assert [proposal.kind for proposal in satisfied.asked] == ["candidate"]
 
 
-def test_the_analysis_gets_its_parameters() -> None:
-    strategy = fallback(analysis={"metric": "mse_layer_wise"})
-    tell(strategy, ask(strategy), False)
-    assert ask(strategy).parameters == {"metric": "mse_layer_wise"}
-
-
 def test_says_why_in_words() -> None:
     journey = travel(partial(fallback, names(64)), world(threshold(64, 64)), Weather())
     assert [proposal.why for proposal in journey.asked] == [

@@ -37,14 +37,15 @@ def _save_tokenizer(folder):
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """Makes a checkpoint folder of the model, after ``change(model)``."""
+    """Makes a checkpoint folder of the model, after ``change(model)`` if one is given."""
     import torch
 
-    def build(change=lambda model: None):
+    def build(change=None):
         folder = tmp_path_factory.mktemp("tiny") / "model"
         model = _tiny_llama()
-        with torch.no_grad():
-            change(model)
+        if change is not None:
+            with torch.no_grad():
+                change(model)
         model.save_pretrained(folder)
         _save_tokenizer(folder)
         return folder

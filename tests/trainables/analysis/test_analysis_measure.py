@@ -5,7 +5,7 @@ import torch
 
 from trainables import StageError
 from trainables.analysis import METRICS, AnalysisRequest
-from trainables.analysis._measure import fisher_scores, mse_scores
+from trainables.analysis._measure import _Projections, fisher_scores, mse_scores
 from trainables.analysis.analyze import _load, analyze
 from trainables.quantization import named_scheme, practice_from_scheme
 from trainables.quantization._fake import (
@@ -69,11 +69,16 @@ def test_outliers_of_weights_are_found_where_they_are(checkpoint, calibration, m
     assert result["on"] == "weights"
 
 
+def make_confident(model):
+    """Predictions nearly without doubt, where a likeliest label is no drawn one."""
+    model.lm_head.weight *= 12
+
+
 @pytest.fixture
 def subject(plain_checkpoint, calibration):
-    def load(scheme):
+    def load(scheme, model=None):
         asked = AnalysisRequest.model_validate(
-            {"model": plain_checkpoint, "scheme": scheme, "calibration": calibration}
+            {"model": model or plain_checkpoint, "scheme": scheme, "calibration": calibration}
         )
         return _load(asked, asked.resolved_practice())
 
@@ -155,16 +160,28 @@ def log_probabilities(subject):
     return torch.log_softmax(torch.cat(logits).double(), -1)
 
 
-def test_fisher_estimates_the_divergence_each_group_causes(subject):
-    loaded = subject("w8a8_static")
+@pytest.mark.parametrize("doubt", ["all", "little"])
+def test_fisher_estimates_the_divergence_each_group_causes(subject, checkpoint, doubt):
+    loaded = subject("w8a8_static", checkpoint(make_confident if doubt == "little" else None))
+    exact = log_probabilities(loaded)
+    entropy = -(exact.exp() * exact).sum(-1).mean()
+    assert (entropy < 1) == (doubt == "little")
     inputs = captured_inputs(loaded)
     found = [scored.score for scored in fisher_scores(loaded, seed=0)]
     truth = [divergence(loaded, group, inputs) for group in loaded.groups]
     for group, estimate, actual in zip(loaded.groups, found, truth, strict=True):
         attention = "q_proj" in group[0]  # errors of one token reach others through it
         assert (0.2 if attention else 0.7) < estimate / actual < 1.4
-    order = sorted(range(len(truth)), key=truth.__getitem__)
-    assert order[-1] in sorted(range(len(found)), key=found.__getitem__)[-2:]
+
+
+def test_errors_of_a_group_at_one_token_add_up_before_they_are_squared():
+    projections = _Projections()
+    for name, values in (("q", [1.0, 2.0]), ("k", [-1.0, 3.0]), ("expert", [5.0])):
+        ones = torch.ones(len(values), 1)
+        projections.add(name, torch.tensor(values).unsqueeze(1), ones)
+    assert projections.square(("q", "k")) == 0 + 25
+    assert projections.square(("q", "expert")) == 1 + 4 + 25
+    assert projections.square(("never",)) == 0
 
 
 def test_fisher_is_repeatable_and_leaves_the_model_alone(subject):
