@@ -157,7 +157,7 @@ def _stop(folder: Path) -> None:
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=5)
+    _, alive = psutil.wait_procs(processes, timeout=2)
     _kill(alive)
     psutil.wait_procs(alive, timeout=5)
 

@@ -16,6 +16,17 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _MOST_BYTES = 4 * 2**20
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes ``1e-5`` for a word; everyone who writes it means a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
 class Document:
     """A YAML mapping as the user wrote it.
 
@@ -55,7 +66,7 @@ class Document:
         if not equals or not all(keys):
             raise ExperimentError("--set", [Problem("", f"{assignment!r} is not PATH=VALUE")])
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError as error:
             raise ExperimentError("--set", [Problem(path, f"{text!r} is not YAML")]) from error
         target: Any = self.data
@@ -119,8 +130,8 @@ def read_document(file: Path) -> Document:
     except UnicodeDecodeError as error:
         raise refuse("is not UTF-8 text") from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         said = " ".join(part for part in (error.context, error.problem) if part)

@@ -81,3 +81,14 @@ def test_what_is_saved_loads_as_the_same_experiment_from_anywhere(
     again = load_experiment(saved)
     assert again.storage == experiment.storage == tmp_path / "results" / "demo"
     assert again.trial.options == experiment.trial.options
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-5", 1e-5), ("-2.5E+3", -2500.0), ("1e5x", "1e5x"), ("0x1e5", 0x1E5)]
+)
+def test_numbers_with_an_exponent_are_numbers(file: Path, text: str, value: object) -> None:
+    document = read_document(file)
+    document.set(f"trial.x={text}")
+    assert document.data["trial"]["x"] == value
+    file.write_text(f"{TEXT}x: {text}\n")
+    assert read_document(file).data["x"] == value
