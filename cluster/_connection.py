@@ -185,7 +185,7 @@ def _start(
     connection._private = private = PrivateCluster(name, temp_dir, options)
     stack.callback(private.close)
     connection.address = ray.get_runtime_context().gcs_address
-    if dashboard and private.dashboard_can_follow:
+    if dashboard:
         connection._dashboard = DeferredDashboard()
     return connection
 

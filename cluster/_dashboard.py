@@ -1,9 +1,9 @@
 """Ray's dashboard, started behind the run instead of before it.
 
 ``ray.init`` waits for the dashboard's processes, several seconds of start-up nobody needs before
-the first trial runs. Here Ray starts without them, and a background thread starts them later.
-This goes through one method of Ray's internal ``Node`` class, ``start_api_server``; where a Ray
-release lacks it, ``ray.init`` starts the dashboard its own, slower way.
+the first trial runs, and starts an empty frame of them even when no dashboard is wanted. Here Ray
+starts without, and a background thread starts the dashboard later. Both go through one method of
+Ray's internal ``Node``, ``start_api_server``, which exists in the release we pin.
 """
 
 from __future__ import annotations
@@ -21,32 +21,20 @@ _HEAD_START_S = 6.0
 """By then the first trial has started; until then it gets all CPUs."""
 
 
-def _node_class() -> Any:
-    from ray._private.node import Node
-
-    return Node
-
-
 @contextmanager
-def without_dashboard_process() -> Iterator[bool]:
-    """Within, ``ray.init`` starts no dashboard process, not even its empty frame.
-
-    Yields whether that works with this Ray; the dashboard can then be started later.
-    """
-    node_class = _node_class()
-    original = getattr(node_class, "start_api_server", None)
-    if original is None:
-        yield False
-        return
+def without_dashboard_process() -> Iterator[None]:
+    """Within, ``ray.init`` starts no process for the dashboard."""
+    from ray._private.node import Node
 
     def start_nothing(self: Any, **_: Any) -> None:
         """Take the place of ``Node.start_api_server``."""
 
-    node_class.start_api_server = start_nothing
+    original = Node.start_api_server
+    Node.start_api_server = start_nothing
     try:
-        yield True
+        yield
     finally:
-        node_class.start_api_server = original
+        Node.start_api_server = original
 
 
 class DeferredDashboard:

@@ -54,7 +54,6 @@ class PrivateCluster:
 
     Attributes:
         token_file: The token it demands; ``None`` when the user's environment provides one.
-        dashboard_can_follow: Whether the dashboard may be started afterwards.
         lost: In words, which of its servers died by itself; ``None`` while all is well.
     """
 
@@ -80,7 +79,7 @@ class PrivateCluster:
                 os.environ["RAY_AUTH_TOKEN_PATH"] = str(self.token_file)
             # A node without the vendor's Python packages logs two tracebacks when it offers NPUs.
             logging.getLogger("ray._private.accelerators.npu").setLevel(logging.CRITICAL)
-            self.dashboard_can_follow = _init(name, self._folder, options)
+            _init(name, self._folder, options)
             self._resources = stack.pop_all()
         self._watcher = threading.Thread(target=self._watch, name="ray-watch", daemon=True)
         self._watcher.start()
@@ -109,35 +108,40 @@ class PrivateCluster:
         self._resources.close()
 
 
-def _init(name: str, folder: Path, options: Mapping[str, Any]) -> bool:
-    """Start Ray, once more if it fails; whether the dashboard can be started later."""
+def _init(name: str, folder: Path, options: Mapping[str, Any]) -> None:
+    """Start Ray, once more if it fails: on a loaded machine its own 30 s may be too short."""
+    try:
+        _try_init(name, folder, options)
+    except (ValueError, TypeError) as error:
+        raise ClusterError(f"Ray refuses these settings: {error}") from error
+    except Exception:
+        try:
+            _try_init(name, folder, options)
+        except Exception as error:
+            raise ClusterError(
+                f"Ray did not start on this machine: {error}. Its logs are in "
+                f"{folder}/session_latest/logs; want of CPU or memory is the usual reason"
+            ) from error
+
+
+def _try_init(name: str, folder: Path, options: Mapping[str, Any]) -> None:
     import ray
 
-    for last in (False, True):
-        try:
-            with without_dashboard_process() as deferred:
-                ray.init(
-                    address="local",
-                    namespace=name,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    _temp_dir=str(folder),
-                    _system_config=_SYSTEM,
-                    **options,
-                )
-            return deferred
-        except BaseException as error:
-            _stop(folder)
-            if not isinstance(error, Exception):
-                raise
-            if last or isinstance(error, (ValueError, TypeError)):
-                raise ClusterError(
-                    f"Ray did not start on this machine: {error}. Its logs are in "
-                    f"{folder}/session_latest/logs; a machine short of CPU or memory is the usual "
-                    "reason"
-                ) from error
-    raise AssertionError("unreachable")
+    try:
+        with without_dashboard_process():
+            ray.init(
+                address="local",
+                namespace=name,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=str(folder),
+                _system_config=_SYSTEM,
+                **options,
+            )
+    except BaseException:
+        _stop(folder)
+        raise
 
 
 def _stop(folder: Path) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
 from trainables._measurement import Measurement
+from trainables._registry import Registry
 from trainables._trial import Json, Progress, Steps, TrialRun
-
-GROUP = "npu_tuner.trial_types"
 
 
 class TrialType(ABC):
@@ -121,44 +118,11 @@ class TrialType(ABC):
         return {}
 
 
-_BUILT_IN = {
-    "quantization": "trainables._quantization",
-    "rehearsal": "trainables._rehearsal",
-}
-"""Where our own trial types register themselves; imported when first asked for."""
-
-_REGISTRY: dict[str, type[TrialType]] = {}
-T = TypeVar("T", bound=type[TrialType])
-
-
-def register_trial_type(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a trial type available under ``trial: {type: name}``."""
-
-    def decorate(cls: T) -> T:
-        _REGISTRY[name] = cls
-        return cls
-
-    return decorate
-
-
-def trial_types() -> list[str]:
-    """Names of all trial types, those of installed third parties included."""
-    return sorted({*_BUILT_IN, *_REGISTRY, *(point.name for point in entry_points(group=GROUP))})
-
-
-def trial_type(name: str) -> type[TrialType]:
-    """The class registered under ``name``.
-
-    Raises:
-        KeyError: Nothing is registered under that name.
-        ImportError: A third party's entry point cannot be loaded; the message names it.
-    """
-    if name not in _REGISTRY and name in _BUILT_IN:
-        importlib.import_module(_BUILT_IN[name])
-    if name not in _REGISTRY:
-        for point in entry_points(group=GROUP, name=name):
-            try:
-                _REGISTRY[name] = point.load()
-            except Exception as error:
-                raise ImportError(f"trial type {name!r} of {point.value}: {error}") from error
-    return _REGISTRY[name]
+_TYPES: Registry[TrialType] = Registry(
+    "trial type",
+    "npu_tuner.trial_types",
+    {"quantization": "trainables._quantization", "rehearsal": "trainables._rehearsal"},
+)
+register_trial_type = _TYPES.register
+trial_types = _TYPES.names
+trial_type = _TYPES.find

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias
 
 from pydantic import BaseModel
 
+from trainables._registry import Registry
 from trainables.evaluation._options import Dataset, StopRule
 
 Json: TypeAlias = Any
-GROUP = "npu_tuner.evaluators"
-"""Entry points of third parties: the name is the type, the value the class."""
 
 
 @dataclass(frozen=True)
@@ -89,43 +87,14 @@ class Evaluator(ABC):
         }
 
 
-_REGISTRY: dict[str, type[Evaluator]] = {}
-E = TypeVar("E", bound=type[Evaluator])
-
-
-def register_evaluator(name: str) -> Callable[[E], E]:
-    """Class decorator that makes an evaluator available under ``evaluator: {type: name}``."""
-
-    def decorate(cls: E) -> E:
-        if name in _REGISTRY:
-            raise ValueError(f"evaluator type {name!r} is registered already: {_REGISTRY[name]}")
-        _REGISTRY[name] = cls
-        return cls
-
-    return decorate
-
-
-def evaluator_types() -> list[str]:
-    """Names of all evaluators, those of installed third parties included, without loading any."""
-    return sorted({*_REGISTRY, *(point.name for point in entry_points(group=GROUP))})
-
-
-def evaluator_type(name: str) -> type[Evaluator]:
-    """The class registered under ``name``.
-
-    Raises:
-        KeyError: Nothing is registered under that name.
-        ImportError: A third party's entry point cannot be loaded; the message names it.
-    """
-    if name not in _REGISTRY:
-        for point in entry_points(group=GROUP, name=name):
-            try:
-                _REGISTRY[name] = point.load()
-            except Exception as error:
-                raise ImportError(f"evaluator {name!r} of {point.value}: {error}") from error
-    if name not in _REGISTRY:
-        raise KeyError(f"unknown evaluator type {name!r}; known types: {evaluator_types()}")
-    return _REGISTRY[name]
+_EVALUATORS: Registry[Evaluator] = Registry(
+    "evaluator",
+    "npu_tuner.evaluators",
+    {"transformers": "trainables.evaluation._transformers"},
+)
+register_evaluator = _EVALUATORS.register
+evaluator_types = _EVALUATORS.names
+evaluator_type = _EVALUATORS.find
 
 
 def make_evaluator(block: Mapping[str, Any]) -> Evaluator:

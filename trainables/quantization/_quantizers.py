@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
+from trainables._registry import Registry
 from trainables.quantization._calibration import Calibration
 from trainables.quantization._practice import Practice
 from trainables.quantization._scheme import LinearScheme
-
-GROUP = "npu_tuner.quantizers"
 
 
 @dataclass(frozen=True)
@@ -93,45 +90,17 @@ class Quantizer(ABC):
         """
 
 
-_BUILT_IN = {
-    "llmcompressor": "trainables.quantization._llmcompressor",
-    "torch_reference": "trainables.quantization._reference",
-}
-_REGISTRY: dict[str, type[Quantizer]] = {}
-T = TypeVar("T", bound=type[Quantizer])
-
-
-def register_quantizer(name: str) -> Callable[[T], T]:
-    """Class decorator that makes a quantizer available under ``quantizer: {type: name}``."""
-
-    def decorate(cls: T) -> T:
-        _REGISTRY[name] = cls
-        return cls
-
-    return decorate
-
-
-def quantizers() -> list[str]:
-    """Names of all quantizers, those of installed third parties included."""
-    return sorted({*_BUILT_IN, *_REGISTRY, *(point.name for point in entry_points(group=GROUP))})
-
-
-def quantizer_type(name: str) -> type[Quantizer]:
-    """The class registered under ``name``.
-
-    Raises:
-        KeyError: Nothing is registered under that name.
-        ImportError: A third party's entry point cannot be loaded; the message names it.
-    """
-    if name not in _REGISTRY and name in _BUILT_IN:
-        importlib.import_module(_BUILT_IN[name])
-    if name not in _REGISTRY:
-        for point in entry_points(group=GROUP, name=name):
-            try:
-                _REGISTRY[name] = point.load()
-            except Exception as error:
-                raise ImportError(f"quantizer {name!r} of {point.value}: {error}") from error
-    return _REGISTRY[name]
+_QUANTIZERS: Registry[Quantizer] = Registry(
+    "quantizer",
+    "npu_tuner.quantizers",
+    {
+        "llmcompressor": "trainables.quantization._llmcompressor",
+        "torch_reference": "trainables.quantization._reference",
+    },
+)
+register_quantizer = _QUANTIZERS.register
+quantizers = _QUANTIZERS.names
+quantizer_type = _QUANTIZERS.find
 
 
 def make_quantizer(block: Mapping[str, Any]) -> Quantizer:
@@ -144,9 +113,5 @@ def make_quantizer(block: Mapping[str, Any]) -> Quantizer:
     """
     options = dict(block)
     name = options.pop("type", "llmcompressor")
-    try:
-        cls = quantizer_type(name)
-    except KeyError as error:
-        known = ", ".join(quantizers())
-        raise KeyError(f"there is no quantizer {name!r}; there are {known}") from error
+    cls = quantizer_type(name)
     return cls(name, cls.Options.model_validate(options))

@@ -110,7 +110,7 @@ def test_order_decides_what_is_evaluated_first(tiny_checkpoint):
     ("changes", "message"),
     [
         ({"order": ["verse"]}, "order names 'verse'"),
-        ({"evaluator": {"type": "guess"}}, "unknown evaluator type 'guess'"),
+        ({"evaluator": {"type": "guess"}}, "there is no evaluator"),
         ({"evaluator": {"type": "transformers", "dtpye": "float32"}}, "dtpye"),
         ({"datasets": {"a": {"kind": "text", "path": "x", "widow": 3}}}, "widow"),
         ({"datasets": {"a": {"kind": "text", "path": "/nowhere.txt"}}}, "/nowhere.txt"),
