@@ -97,15 +97,16 @@ def _weight_scores(layer: Any) -> dict[str, float]:
 def _activations(subject: Subject) -> list[Distribution]:
     found = [Distribution() for _ in subject.groups]
     owner = {name: index for index, group in enumerate(subject.groups) for name in group}
-    latest: dict[int, Tensor] = {}
+    seen: tuple[int, Tensor] | None = None
 
     def watch(name: str) -> Callable[..., None]:
         index = owner[name]
 
         def hook(_layer: Any, inputs: tuple[Tensor, ...]) -> None:
-            if latest.get(index) is not inputs[0]:
-                latest[index] = inputs[0]
+            nonlocal seen
+            if seen is None or seen[0] != index or seen[1] is not inputs[0]:
                 found[index].update(inputs[0])
+            seen = index, inputs[0]
 
         return hook
 

@@ -211,7 +211,7 @@ def test_installed_packages_bring_their_own_evaluators(plug_in):
 
 
 def test_a_name_is_given_once():
-    with pytest.raises(ValueError, match="registered already"):
+    with pytest.raises(ValueError, match="is taken"):
         register_evaluator("transformers")(evaluator_type("transformers"))
 
 
