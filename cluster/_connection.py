@@ -146,11 +146,19 @@ def connect(
             )
         else:
             connection = _join(address, name, stack)
-        # Even with log_to_driver off, Ray prints deaths of workers on standard output, which is
-        # ours. Whoever waits for the worker hears of it.
-        ray._private.worker._worker_logs_enabled = False
+        _keep_standard_output_ours()
         connection._resources = stack.pop_all()
         return connection
+
+
+def _keep_standard_output_ours() -> None:
+    """Stop Ray from printing deaths of workers there, as it does even with log_to_driver off.
+
+    Whoever waits for the worker hears of its death.
+    """
+    import ray
+
+    ray._private.worker._worker_logs_enabled = False
 
 
 def _environment() -> ExitStack:

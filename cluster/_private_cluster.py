@@ -112,7 +112,7 @@ def _init(name: str, folder: Path, options: Mapping[str, Any]) -> None:
     """Start Ray, once more if it fails: on a loaded machine its own 30 s may be too short."""
     try:
         _try_init(name, folder, options)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AssertionError) as error:
         raise ClusterError(f"Ray refuses these settings: {error}") from error
     except Exception:
         try:

@@ -244,7 +244,11 @@ class QuantizationTrial(TrialType):
             return (yield from self._quantized(trial))
         request = {"folder": str(weights), "files": files}
         result = yield from trial.program(
-            "deliver", "trainables.models.verify", request, timeout=self.options.timeouts.quantize
+            "deliver",
+            "trainables.models.verify",
+            request,
+            timeout=self.options.timeouts.quantize,
+            valid=lambda result: False,
         )
         if result["faults"]:
             shutil.rmtree(weights)

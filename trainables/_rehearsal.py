@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
+from cluster import write_json
+from trainables._measurement import Measurement
 from trainables._program import StageError
 from trainables._trial import Json, Progress, Result, Steps, TrialRun
 from trainables._types import TrialType, register_trial_type
@@ -43,8 +46,9 @@ class RehearsalOptions(BaseModel):
 
 @register_trial_type("rehearsal")
 class Rehearsal(TrialType):
-    """Metrics: ``accuracy`` in [0, 1] from the number of fallback layers, ``score`` <= 0 from
-    the squared distance of the numeric parameters to ``optimum``."""
+    """Metrics: ``accuracy`` in [0, 1] from the number of fallback layers, ``score`` <= 0 from the
+    squared distance of the numeric parameters to ``optimum``. A file stands where weights would,
+    so that delivery is rehearsed too."""
 
     Options = RehearsalOptions
 
@@ -81,7 +85,31 @@ class Rehearsal(TrialType):
                 for n in range(options.layers)
             ]
             return Result({"groups": float(options.layers)}, data={"ranking": ranking})
-        return Result(self._metrics(trial.spec.kind, trial.spec.parameters))
+        metrics = self._metrics(trial.spec.kind, trial.spec.parameters)
+        if trial.spec.kind == "baseline":
+            return Result(metrics)
+        return Result(metrics, artifacts={"weights": self._weights(trial)})
+
+    def verifies(self) -> bool:
+        return True
+
+    def deliver(self, verified: Measurement, folder: Path) -> None:
+        Path(verified.artifacts["weights"]["path"]).rename(folder / "weights")
+
+    def holds(self, verified: Measurement, folder: Path) -> bool:
+        file = folder / "weights"
+        return file.is_file() and _digest(file) == verified.artifacts["weights"]["sha256"]
+
+    def _weights(self, trial: TrialRun) -> dict[str, str]:
+        """A file in the place of weights; the verification takes the winner's own over."""
+        file = trial.folder / "artifacts" / "weights"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        source = Path(trial.spec.context.get("source", trial.folder)) / "artifacts" / "weights"
+        if source.is_file():
+            source.rename(file)
+        if not file.is_file():
+            write_json(file, dict(trial.spec.parameters))
+        return {"path": str(file), "sha256": _digest(file)}
 
     def _metrics(self, kind: str, parameters: Mapping[str, Any]) -> dict[str, float]:
         options: RehearsalOptions = self.options
@@ -102,3 +130,7 @@ class Rehearsal(TrialType):
         draw = int(hashlib.sha256(trial.spec.identity.encode()).hexdigest()[:8], 16) / 2**32
         if draw < options.failure_rate:
             raise StageError(options.failure, "a failure was rehearsed", "nothing to do")
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -145,12 +145,15 @@ class TrialRun:
         """Run a stage program in its own interpreter and return its result document.
 
         A result left by an earlier attempt is returned at once if ``valid`` accepts it (weights
-        it speaks of may have been deleted since). Raises :class:`TrialFailure` when the program
-        fails, dies, or runs longer than ``timeout`` seconds.
+        it speaks of may have been deleted since) and no stage before it had to run anew.
+
+        Raises :class:`TrialFailure` when the program fails, dies, or runs longer than ``timeout``
+        seconds.
         """
         result_file = self.folder / "stages" / f"{stage}.json"
         known = _read_result(result_file)
-        if known is not None and valid(known):
+        unchanged = all(earlier["resumed"] for earlier in self.stages)
+        if known is not None and unchanged and valid(known):
             self._record(stage, 0.0, resumed=True)
             return known
         result_file.unlink(missing_ok=True)

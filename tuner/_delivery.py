@@ -10,7 +10,7 @@ from typing import Any
 from cluster import sync_folder, write_atomic, write_json
 from trainables import Measurement, TrialType
 from tuner._ledger import Ledger
-from tuner._store import RunStore
+from tuner._store import ARTIFACTS, RunStore
 
 _MANIFEST = "manifest.json"
 
@@ -39,9 +39,9 @@ class Delivery:
         The old ``best/`` stands until the new one is complete. ``verified`` is None for trial
         types whose answer is parameters alone.
         """
-        if verified is not None and self._delivered() == verified.identity:
-            return
         best = self._store.best
+        if verified is not None and self._stands(verified):
+            return
         new, old = best.with_name("best.new"), best.with_name("best.old")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -62,14 +62,14 @@ class Delivery:
 
     def _is_kept(self, measurement: Measurement) -> bool:
         """Whether what a verification measured still lies in ``best/`` or in its own folder."""
-        places = [self._store.trial_folder(measurement.identity) / "artifacts"]
-        if self._delivered() == measurement.identity:
-            places.insert(0, self._store.best)
-        return any(self._trial.holds(measurement, place) for place in places if place.exists())
+        folder = self._store.trial_folder(measurement.identity) / ARTIFACTS
+        return self._stands(measurement) or self._trial.holds(measurement, folder)
 
-    def _delivered(self) -> str | None:
+    def _stands(self, verified: Measurement) -> bool:
+        """Whether ``best/`` is that verification's delivery, and whole."""
         try:
             manifest = json.loads((self._store.best / _MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return None
-        return manifest.get("verification") if isinstance(manifest, dict) else None
+            return False
+        theirs = manifest.get("verification") if isinstance(manifest, dict) else None
+        return theirs == verified.identity and self._trial.holds(verified, self._store.best)

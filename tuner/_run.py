@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -229,7 +230,8 @@ class Session:
         best = self._campaign.best()
         keep = {ticket.identity for ticket in self._campaign.live().values()}
         if best is not None:
-            keep.add(self._campaign.identify(best))
+            winner = replace(best, kind="verification", repeat=0)
+            keep |= {self._campaign.identify(best), self._campaign.identify(winner)}
         if keep != self._kept:
             self._kept = keep
             self.store.prune(keep)

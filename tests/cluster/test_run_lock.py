@@ -55,9 +55,12 @@ def test_one_process_cannot_take_it_twice_but_again(tmp_path: Path) -> None:
 def test_children_do_not_inherit_it(tmp_path: Path) -> None:
     lock = RunLock(tmp_path)
     lock.acquire()
+    reader, writer = os.pipe()
     forked = os.fork()
     if forked == 0:
+        os.write(writer, b".")
         signal.pause()
+    os.read(reader, 1)
     executed = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
         lock.release()
@@ -68,6 +71,8 @@ def test_children_do_not_inherit_it(tmp_path: Path) -> None:
         os.waitpid(forked, 0)
         executed.kill()
         executed.wait()
+        os.close(reader)
+        os.close(writer)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 9, b'{"pid": 1}', b"[]"])

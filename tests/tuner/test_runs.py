@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -50,6 +51,15 @@ def test_a_run_finds_the_answer_and_a_second_one_reuses_all_of_it(tmp_path: Path
     assert again.result()["trials_run"] == 0
     assert again.result()["reused"] == result["trials_run"]
     assert "Ray" not in again.said()
+
+    weights = first.folder / "best" / "weights"
+    for damage in (weights.unlink, lambda: weights.write_text("something else")):
+        damage()
+        repaired = run("run", file, "--json", storage=tmp_path)
+        assert repaired.process.returncode == 0, repaired.said()
+        assert repaired.result()["trials_run"] == 1
+        assert json.loads(weights.read_text()) == result["best"]
+    assert not list(first.folder.glob("trials/*/artifacts"))
 
 
 @pytest.mark.parametrize("width", [1, 3])

@@ -13,6 +13,8 @@ from torch import Tensor
 
 _SAMPLE = 1 << 16
 """Values kept of each tensor for the quartiles."""
+_PART = 256
+"""Rows that are in memory in double precision at a time."""
 
 
 class Distribution:
@@ -23,26 +25,34 @@ class Distribution:
         self._rows = 0
         self._low: Tensor | None = None
         self._high: Tensor | None = None
-        self._sums: list[Tensor] = []
+        self._sums = torch.zeros(0)
         self._samples: list[Tensor] = []
 
     def update(self, values: Tensor) -> None:
         """Take in a tensor; an empty one changes nothing."""
-        rows = values.detach().reshape(-1, values.shape[-1]).double().cpu()
+        rows = values.detach().reshape(-1, values.shape[-1])
         if not rows.numel():
             return
-        low, high = rows.amin(0), rows.amax(0)
-        powers = [rows.pow(n).sum(0) for n in (1, 2, 3, 4)]
+        low, high = rows.amin(0).double().cpu(), rows.amax(0).double().cpu()
         if self._low is None or self._high is None:
-            self._low, self._high, self._sums = low, high, powers
+            self._low, self._high = low, high
+            self._sums = torch.zeros((4, len(low)), dtype=torch.double)
         else:
             self._low, self._high = torch.minimum(self._low, low), torch.maximum(self._high, high)
-            self._sums = [old + new for old, new in zip(self._sums, powers, strict=True)]
+        for part in rows.split(_PART):
+            exact = part.double().cpu()
+            power = exact.clone()
+            for total in self._sums:
+                total += power.sum(0)
+                power *= exact
         self._rows += len(rows)
-        flat = rows.flatten()
+        self._samples.append(self._sample(rows.flatten()))
+
+    def _sample(self, flat: Tensor) -> Tensor:
         if flat.numel() > _SAMPLE:
-            flat = flat[torch.randint(flat.numel(), (_SAMPLE,), generator=self._generator)]
-        self._samples.append(flat)
+            chosen = torch.randint(flat.numel(), (_SAMPLE,), generator=self._generator)
+            flat = flat[chosen.to(flat.device)]
+        return flat.double().cpu()
 
     def scores(self) -> dict[str, float]:
         """All metrics by name.
@@ -78,8 +88,9 @@ class Distribution:
         return math.sqrt(max(0.0, float(second.sum()) / count - mean**2))
 
     def _excess_kurtosis(self) -> float:
-        count = self._rows * len(self._sums[0])
-        one, two, three, four = (float(total.sum()) / count for total in self._sums)
+        count = self._rows * self._sums.shape[1]
+        moments: list[float] = (self._sums.sum(1) / count).tolist()
+        one, two, three, four = moments
         variance = two - one**2
         if variance <= 1e-12 * two:
             return 0.0
