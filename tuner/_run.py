@@ -22,10 +22,12 @@ from tuner._identity import Identifier
 from tuner._outcome import Carrier
 from tuner._report import RunResult, summarize
 from tuner._store import RunRecord, RunStore, now
-from tuner._terminal import Terminal
+from tuner._terminal import Say, Terminal
 from tuner._view import RunView
 from tuner.experiment import Experiment
 
+_WATCH_SECONDS = 1.0
+_LEAVE_SECONDS = 15.0
 _EXPORT_SECONDS = 5.0
 """How often metrics and ``status.json`` are renewed while nothing else happens."""
 
@@ -147,7 +149,7 @@ class Session:
                 on_report=self._on_report,
                 on_tick=lambda: self._on_tick(carrier),
             )
-            with self._signals.gracefully():
+            with _Watchdog(connection, self._terminal.say), self._signals.gracefully():
                 carry_out(job, restore=restore)
 
     @contextmanager
@@ -283,6 +285,34 @@ class Session:
 
 def _ignore(event: Event) -> None:
     """A rehearsal of the search against the ledger is nothing to report."""
+
+
+class _Watchdog:
+    """Ends a session whose private Ray has died: Ray Tune itself may wait for it for ever.
+
+    Measurements are on disk and trials end with their workers, so leaving at once loses nothing.
+    """
+
+    def __init__(self, connection: Connection, say: Say) -> None:
+        self._connection = connection
+        self._say = say
+        self._over = threading.Event()
+
+    def __enter__(self) -> _Watchdog:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(_WATCH_SECONDS):
+            if self._connection.lost:
+                self._say(f"{self._connection.lost}; resume continues where it stopped")
+                os.kill(os.getpid(), signal.SIGUSR1)
+                if not self._over.wait(_LEAVE_SECONDS):
+                    os._exit(1)
+                return
 
 
 class _Signals:

@@ -146,7 +146,7 @@ def assert_nothing_left(folder: Path) -> None:
     assert not left, [str(process) for process in left]
 
 
-def kill_tree_of_ray(driver: int) -> None:
+def kill_ray(driver: int) -> None:
     """SIGKILL for every process Ray runs below a driver: all of Ray dies at once."""
     for child in psutil.Process(driver).children(recursive=True):
         if any(word in " ".join(child.cmdline()) for word in ("raylet", "gcs_server", "ray::")):

@@ -18,6 +18,7 @@ from tests.tuner.runs import (
     assert_nothing_left,
     assert_nothing_measured_twice,
     events,
+    kill_ray,
     ledger,
     run,
     write_experiment,
@@ -169,6 +170,19 @@ def test_a_worker_killed_in_mid_trial_costs_only_that_attempt(tmp_path: Path) ->
     assert len(it.result()["best"]["fallback"]) == 5
     assert_nothing_measured_twice(it.folder)
     assert_nothing_left(it.folder)
+
+
+def test_ray_killed_as_a_whole_ends_the_driver_and_resume_continues(tmp_path: Path) -> None:
+    file = write_experiment(tmp_path, **SLOW)
+    first = Run("run", file, storage=tmp_path)
+    first.until(two_measured)
+    kill_ray(first.process.pid)
+    assert first.wait(90) not in (0, 3, 4)
+    assert_nothing_left(first.folder)
+    resumed = run("resume", first.folder, "--json", storage=tmp_path)
+    assert resumed.process.returncode == 0, resumed.said()
+    assert len(resumed.result()["best"]["fallback"]) == 5
+    assert_nothing_measured_twice(first.folder)
 
 
 def test_a_trial_resumes_after_its_last_finished_stage(tmp_path: Path) -> None:
