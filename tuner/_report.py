@@ -106,7 +106,7 @@ def summarize(
         verdict=verdict,
         message=message,
         best=None if best is None else dict(best.parameters),
-        objective=_objective(experiment.objective, lines),
+        objective=_objective(experiment.objective, lines) if delivers else None,
         lines=tuple(lines),
         counts=counts,
         storage=str(experiment.storage),
@@ -146,18 +146,21 @@ def _lines(
     lines = []
     if baseline is not None:
         lines.append(Line("baseline (float)", baseline, None))
-    for measurement in _candidates(ledger, campaign):
+    for measurement in sorted(_candidates(ledger, campaign), key=_plain, reverse=True):
         parameters = dict(measurement.parameters)
         is_best = best is not None and parameters == dict(best.parameters)
-        plain = parameters.get("fallback") == []
-        if not (is_best or plain):
+        if not (is_best or _plain(measurement)):
             continue
-        what = "plain, no fallback" if plain else "best found"
+        what = "plain, no fallback" if _plain(measurement) else "best found"
         lines.append(Line(what, measurement.metrics, _satisfied(objective, measurement, baseline)))
     if verified is not None:
         satisfied = _satisfied(objective, verified, baseline)
         lines.append(Line("verified from best/", verified.metrics, satisfied))
     return lines
+
+
+def _plain(measurement: Measurement) -> bool:
+    return measurement.parameters.get("fallback") == []
 
 
 def _candidates(ledger: Ledger, campaign: Campaign) -> Iterable[Measurement]:
@@ -175,8 +178,9 @@ def _satisfied(
 
 
 def _objective(objective: Objective, lines: Iterable[Line]) -> float | None:
+    """The winner's value as measured last; its lines stand at the end."""
     named = objective.maximize or objective.minimize
-    values = [line.metrics.get(named) for line in lines if named and line.what != "plain"]
+    values = [line.metrics.get(named) for line in lines if named]
     return values[-1] if values else None
 
 

@@ -15,7 +15,15 @@ from typing import Any
 
 from cluster import Connection, connect, infeasible, slots, sweep, write_json
 from searchers import Done, Proposal
-from trainables import Measurement, StageError, TrialFailure, TrialRun, TrialSpec
+from trainables import (
+    Measurement,
+    StageError,
+    TrialFailure,
+    TrialRun,
+    TrialSpec,
+    how_to_install,
+    missing_modules,
+)
 from tuner._campaign import Campaign, Event
 from tuner._delivery import Delivery
 from tuner._identity import Identifier
@@ -164,6 +172,8 @@ class Session:
         ) as connection:
             self._connection = connection
             self._signals.install()
+            if cluster.address == "local" and cluster.dashboard and missing_modules("dashboard"):
+                self._terminal.say(f"no Ray dashboard here; {how_to_install('dashboard')}")
             yield connection
 
     def _room(self, connection: Connection) -> int:
