@@ -110,7 +110,8 @@ def become(arguments: list[bytes], warden: int) -> None:
         os._exit(127)
     prefer_as_oom_victim(1000)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, *Warden.SIGNALS):
+    # A shell ignores SIGINT and SIGQUIT for what it runs in the background; programs of ours do not.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # The interpreter may have added a locale of its own to os.environ; the program gets exactly
