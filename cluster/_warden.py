@@ -110,7 +110,7 @@ def become(arguments: list[bytes], warden: int) -> None:
         os._exit(127)
     prefer_as_oom_victim(1000)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    # A shell ignores SIGINT and SIGQUIT for what it runs in the background; programs of ours do not.
+    # A shell makes what it runs in the background ignore SIGINT and SIGQUIT.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
