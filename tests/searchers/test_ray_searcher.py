@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from cluster import connect
 from searchers import WAIT, Done, Outcome, Proposal, Space, Strategy, make_strategy
 
 pytest.importorskip("ray")
 
-import ray
 from ray import tune
 
 from searchers.ray import TuneSearcher
@@ -24,7 +24,6 @@ from searchers.ray import TuneSearcher
 SPACE = Space.model_validate({"x": {"type": "int", "low": 1, "high": 100}})
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -255,15 +254,8 @@ class Silent(tune.CLIReporter):
 def cluster() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in SETTINGS}
     os.environ.update(SETTINGS)
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield
-    ray.shutdown()
+    with connect("local", name="searcher-tests", num_cpus=2):
+        yield
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
 
