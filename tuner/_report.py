@@ -185,17 +185,16 @@ def _objective(objective: Objective, lines: Iterable[Line]) -> float | None:
 
 
 def _table(lines: Iterable[Line]) -> Table:
+    """Metrics down, measurements across: names of metrics are long, measurements are few."""
     rows = list(lines)
-    names: list[str] = []
-    for line in rows:
-        names += [name for name in line.metrics if name not in names and "_se" not in name]
+    names = dict.fromkeys(name for line in rows for name in line.metrics if "_se" not in name)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
-    for name in names[:8]:
-        table.add_column(name, justify="right")
-    table.add_column("demand")
     for line in rows:
-        cells = [f"{line.metrics[name]:.4g}" if name in line.metrics else "" for name in names[:8]]
-        met = {True: "met", False: "not met", None: ""}[line.satisfied]
-        table.add_row(line.what, *cells, met)
+        table.add_column(line.what, justify="right")
+    for name in names:
+        values = [line.metrics.get(name) for line in rows]
+        table.add_row(name, *("" if value is None else f"{value:,.6g}" for value in values))
+    met = {True: "met", False: "not met", None: ""}
+    table.add_row("demand", *(met[line.satisfied] for line in rows))
     return table
