@@ -145,17 +145,17 @@ def _lines(
     objective, baseline = experiment.objective, campaign.baseline
     lines = []
     if baseline is not None:
-        lines.append(Line("baseline (float)", baseline, None))
+        lines.append(Line("baseline", baseline, None))
     for measurement in sorted(_candidates(ledger, campaign), key=_plain, reverse=True):
         parameters = dict(measurement.parameters)
         is_best = best is not None and parameters == dict(best.parameters)
         if not (is_best or _plain(measurement)):
             continue
-        what = "plain, no fallback" if _plain(measurement) else "best found"
+        what = "no fallback" if _plain(measurement) else "best"
         lines.append(Line(what, measurement.metrics, _satisfied(objective, measurement, baseline)))
     if verified is not None:
         satisfied = _satisfied(objective, verified, baseline)
-        lines.append(Line("verified from best/", verified.metrics, satisfied))
+        lines.append(Line("verified", verified.metrics, satisfied))
     return lines
 
 
@@ -189,12 +189,16 @@ def _table(lines: Iterable[Line]) -> Table:
     rows = list(lines)
     names = dict.fromkeys(name for line in rows for name in line.metrics if "_se" not in name)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for line in rows:
         table.add_column(line.what, justify="right")
     for name in names:
         values = [line.metrics.get(name) for line in rows]
-        table.add_row(name, *("" if value is None else f"{value:,.6g}" for value in values))
+        table.add_row(name, *("" if value is None else _shown(value) for value in values))
     met = {True: "met", False: "not met", None: ""}
     table.add_row("demand", *(met[line.satisfied] for line in rows))
     return table
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:.5g}"
