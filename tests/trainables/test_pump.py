@@ -67,7 +67,7 @@ def test_a_measured_trial_answers_from_its_measurement(folder: Path) -> None:
 
 
 def test_closing_in_mid_stage_leaves_no_process_and_the_next_pump_continues(folder: Path) -> None:
-    pump = TrialPump(spec(folder, seconds=0.3, stages=["first", "second"]))
+    pump = TrialPump(spec(folder, seconds=1.5, stages=["first", "second"]))
     while pump.advance(0.1)["stage"] != "second":
         pass
     pump.advance(0.1)
@@ -75,7 +75,7 @@ def test_closing_in_mid_stage_leaves_no_process_and_the_next_pump_continues(fold
     assert not find_processes(RUN)
     assert Measurement.read(folder) is None
 
-    to_the_end(TrialPump(spec(folder, seconds=0.3, stages=["first", "second"])))
+    to_the_end(TrialPump(spec(folder, seconds=1.5, stages=["first", "second"])))
     measurement = Measurement.read(folder)
     assert measurement is not None
     assert [stage["resumed"] for stage in measurement.stages] == [True, False]
