@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 MARKS := $(VENV)/.installed
 
-.PHONY: run test test-engine check install install-test clean
+.PHONY: run test test-slow check install install-test clean
 
 run: install
 	$(BIN)/python -m tuner run
@@ -32,8 +32,8 @@ $(MARKS)-test: $(MARKS)-run tests/requirements.txt
 test: install-test
 	$(BIN)/python -m pytest
 
-test-engine: install-test
-	$(BIN)/python -m pytest -m engine
+test-slow: install-test
+	$(BIN)/python -m pytest -m "engine or slow"
 
 check: install-test
 	$(BIN)/ruff check .

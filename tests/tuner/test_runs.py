@@ -63,7 +63,7 @@ def test_a_run_finds_the_answer_and_a_second_one_reuses_all_of_it(tmp_path: Path
     assert not list(first.folder.glob("trials/*/artifacts"))
 
 
-@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("width", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_driver_killed_after_the_second_trial_then_resumed(tmp_path: Path, width: int) -> None:
     file = write_experiment(tmp_path, budget={"concurrent": width}, **SLOW)
     first = Run("run", file, storage=tmp_path)
@@ -84,7 +84,10 @@ def test_driver_killed_after_the_second_trial_then_resumed(tmp_path: Path, width
     assert_nothing_left(first.folder)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_ends_a_run_in_order_and_resume_continues(
     tmp_path: Path, number: int, code: int
 ) -> None:
@@ -116,6 +119,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return storage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", ["torn state", "torn searcher", "missing state", "no snapshot", "torn ledger"]
 )
@@ -153,6 +157,7 @@ def _damage(folder: Path, damage: str) -> None:
         os.truncate(file, file.stat().st_size - 30)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_mid_trial_costs_only_that_attempt(tmp_path: Path) -> None:
     file = write_experiment(tmp_path, **SLOW)
     it = Run("run", file, "--json", storage=tmp_path)
@@ -172,6 +177,7 @@ def test_a_worker_killed_in_mid_trial_costs_only_that_attempt(tmp_path: Path) ->
     assert_nothing_left(it.folder)
 
 
+@pytest.mark.slow
 def test_ray_killed_as_a_whole_ends_the_driver_and_resume_continues(tmp_path: Path) -> None:
     file = write_experiment(tmp_path, **SLOW)
     first = Run("run", file, storage=tmp_path)
@@ -185,6 +191,7 @@ def test_ray_killed_as_a_whole_ends_the_driver_and_resume_continues(tmp_path: Pa
     assert_nothing_measured_twice(first.folder)
 
 
+@pytest.mark.slow
 def test_a_trial_resumes_after_its_last_finished_stage(tmp_path: Path) -> None:
     file = write_experiment(tmp_path, **SLOW)
     first = Run("run", file, storage=tmp_path)
@@ -231,6 +238,7 @@ def test_a_spent_budget_is_exit_4_and_delivers_the_best_so_far(tmp_path: Path) -
     assert (it.folder / "best" / "parameters.json").exists()
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_a_trial_under_way(tmp_path: Path) -> None:
     file = write_experiment(
         tmp_path,
@@ -244,6 +252,7 @@ def test_a_time_budget_ends_a_trial_under_way(tmp_path: Path) -> None:
     assert_nothing_left(it.folder)
 
 
+@pytest.mark.slow
 def test_failures_of_infrastructure_are_retried_and_never_measured(tmp_path: Path) -> None:
     file = write_experiment(tmp_path, trial={"failure_rate": 1.0})
     it = run("run", file, "--json", storage=tmp_path)
