@@ -43,8 +43,6 @@ def load_model(
     Raises:
         StageError: It cannot be loaded, or its files lack tensors of the model.
     """
-    if device.startswith("npu"):
-        importlib.import_module("torch_npu")
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -65,7 +63,19 @@ def load_model(
             f"{folder} lacks {len(absent)} tensors of its model or has them in another shape, "
             f"the first is {absent[0]}",
         )
-    return model.eval().to(device), tokenizer
+    return _on_device(model.eval(), device), tokenizer
+
+
+def _on_device(model: Any, device: str) -> Any:
+    try:
+        if device.startswith("npu"):
+            importlib.import_module("torch_npu")
+        return model.to(device)
+    except (ImportError, RuntimeError, AssertionError) as error:
+        if "out of memory" in str(error).lower():
+            raise
+        message = f"the device {device!r} cannot be used: {error}"
+        raise StageError("device", message, "look at the devices with: tuner doctor") from error
 
 
 def context_length(model: Any) -> int:
@@ -88,7 +98,7 @@ def verify_scheme(model: Any, folder: Path) -> dict[str, Any]:
         not checked.
 
     Raises:
-        StageError: Some layer does not.
+        StageError: Some layer does not, or the configuration declares more than is checked here.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     declared = config.get("quantization_config")
@@ -97,6 +107,7 @@ def verify_scheme(model: Any, folder: Path) -> dict[str, Any]:
     method = str(declared.get("quant_method"))
     if method != "compressed-tensors":
         return {"scheme": method}
+    _refuse_unchecked(declared)
     _decompress(model)
     layers = _declared_layers(model, declared)
     activations = sum(bool(group.get("input_activations")) for _, group in layers.values())
@@ -115,6 +126,19 @@ def verify_scheme(model: Any, folder: Path) -> dict[str, Any]:
             "check that the installed compressed-tensors and transformers support this scheme",
         )
     return {"scheme": method, "layers": len(layers), "activations": activations}
+
+
+def _refuse_unchecked(declared: Mapping[str, Any]) -> None:
+    found = [key for key in ("kv_cache_scheme", "transform_config") if declared.get(key)]
+    if any(group.get("output_activations") for group in declared["config_groups"].values()):
+        found.append("output_activations")
+    if found:
+        raise StageError(
+            "input",
+            f"whether {', '.join(found)} of the quantization_config takes effect in transformers "
+            "cannot be verified",
+            "evaluate this model with an engine that supports it",
+        )
 
 
 def _decompress(model: Any) -> None:

@@ -24,6 +24,8 @@ from trainables.models import ModelError, describe_model
 if TYPE_CHECKING:
     from trainables.evaluation._score import LanguageModel, Scored
 
+_NEEDED = ("torch", "transformers", "compressed_tensors")
+
 
 @register_evaluator("transformers")
 class TransformersEvaluator(Evaluator):
@@ -37,7 +39,8 @@ class TransformersEvaluator(Evaluator):
 
     def problems(self, datasets: Mapping[str, Dataset]) -> list[tuple[str, str]]:
         found = []
-        if missing := [name for name in missing_modules("quantize") if name != "llmcompressor"]:
+        missing = [name for name in missing_modules("quantize") if name in _NEEDED]
+        if missing:
             found.append(("", f"{', '.join(missing)} missing: {how_to_install('quantize')}"))
         for name, dataset in datasets.items():
             try:

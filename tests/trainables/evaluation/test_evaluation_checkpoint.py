@@ -163,6 +163,20 @@ def test_other_methods_are_named_but_not_verified(quantized):
     assert verify_scheme(None, folder) == {"scheme": "gptq"}
 
 
+@pytest.mark.parametrize("key", ["kv_cache_scheme", "transform_config"])
+def test_what_cannot_be_verified_is_no_measurement(quantized, key):
+    folder = quantized("w8a8_static", **{key: {"num_bits": 8}})
+    with pytest.raises(StageError, match=f"{key} .* cannot be verified"):
+        verify_scheme(None, folder)
+
+
+def test_an_absent_device_is_a_failure_of_the_device(tiny_checkpoint):
+    for device in ("npu:0", "cuda:7"):
+        with pytest.raises(StageError, match=device) as caught:
+            load_model(str(tiny_checkpoint), **{**OPTIONS, "device": device})
+        assert caught.value.failure == "device"
+
+
 @pytest.mark.parametrize("lost", ["model.layers.1.mlp.up_proj.weight", "lm_head.weight"])
 def test_missing_tensors_are_not_made_up(tiny_checkpoint, tmp_path, lost):
     folder = tmp_path / "model"
