@@ -72,8 +72,8 @@ def print_findings(findings: list[Finding]) -> None:
 
 
 def _python() -> Finding:
-    ok = sys.version_info >= (3, 10)
-    remedy = "" if ok else "use Python 3.10 or newer"
+    ok = sys.version_info >= (3, 11)
+    remedy = "" if ok else "use Python 3.11 or newer"
     return Finding("Python", ok, f"{platform.python_version()} in {sys.prefix}", remedy)
 
 

@@ -273,8 +273,9 @@ def test_program_starts_with_default_signals_though_its_owner_blocks_some(
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     status = dict(line.split(":\t") for line in tree.log_tail(100).splitlines() if ":\t" in line)
-    assert int(status["SigBlk"], 16) == 0
-    assert int(status["SigIgn"], 16) == 0
+    ours = sum(1 << number - 1 for number in signal.valid_signals())  # libc keeps two for itself
+    assert int(status["SigBlk"], 16) & ours == 0
+    assert int(status["SigIgn"], 16) & ours == 0
 
 
 def test_memory_exhaustion_takes_the_program_before_its_warden(

@@ -189,7 +189,8 @@ def plug_in(tmp_path, monkeypatch):
     """A package that is installed in ``tmp_path`` and brings two evaluators, one of them broken."""
     from trainables.evaluation import _registry
 
-    monkeypatch.setattr(_registry, "_REGISTRY", dict(_registry._REGISTRY))
+    known = dict(_registry._EVALUATORS._classes)
+    monkeypatch.setattr(_registry._EVALUATORS, "_classes", known)
     metadata = tmp_path / "constant_evaluator-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: constant-evaluator\n")
