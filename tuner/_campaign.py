@@ -8,13 +8,13 @@ be delivered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
 from searchers import WAIT, Done, Json, Outcome, Proposal, Strategy, Verdict, Wait
 from trainables import Measurement
-from tuner._judge import judge
+from tuner._judge import BaselineMissing, judge
 from tuner.experiment import Budget, Objective
 
 Role = Literal["baseline", "search", "verification"]
@@ -25,6 +25,8 @@ class Known(Protocol):
     """Where measurements that exist already are found."""
 
     def find(self, identity: str) -> Measurement | None: ...
+
+    def forget(self, identity: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Campaign(Strategy):
         self._retries: list[Ticket] = []
         self._held: list[tuple[Proposal, Outcome]] = []
         self._inner: dict[int, Proposal] = {}
-        self._learned: list[str] = []
+        self._learned: list[Ticket] = []
         self._remembered: frozenset[str] = frozenset()
         self._baseline: dict[str, float] | None = None
         self._asked_baseline = False
@@ -120,7 +122,11 @@ class Campaign(Strategy):
 
     def identities(self) -> frozenset[str]:
         """Identities of everything this campaign has learned from, reused or measured."""
-        return frozenset(self._learned)
+        return frozenset(ticket.identity for ticket in self._learned)
+
+    def learned(self) -> Sequence[Ticket]:
+        """Everything measured or reused, in the order in which the campaign learned of it."""
+        return self._learned
 
     def live(self) -> Mapping[int, Ticket]:
         """Tickets in flight by proposal number."""
@@ -194,7 +200,7 @@ class Campaign(Strategy):
             "retries": [ticket.to_json() for ticket in self._retries],
             "held": [[proposal.to_json(), asdict(outcome)] for proposal, outcome in self._held],
             "inner": [proposal.to_json() for proposal in self._inner.values()],
-            "learned": list(self._learned),
+            "learned": [ticket.to_json() for ticket in self._learned],
             "baseline": self._baseline,
             "asked_baseline": self._asked_baseline,
             "stopped": self._stopped,
@@ -213,12 +219,15 @@ class Campaign(Strategy):
         self._held = [(Proposal.from_json(p), Outcome(**o)) for p, o in state["held"]]
         inner = [Proposal.from_json(item) for item in state["inner"]]
         self._inner = {proposal.number: proposal for proposal in inner}
-        self._learned = list(state["learned"])
+        self._learned = [Ticket.from_json(item) for item in state["learned"]]
         self._baseline = state["baseline"]
         self._asked_baseline = state["asked_baseline"]
         self._stopped = None if state["stopped"] is None else tuple(state["stopped"])
         self._answer = _done_from_json(state["answer"])
         self._final = _done_from_json(state["final"])
+        for ticket in self._learned:
+            if measurement := self._known.find(ticket.identity):
+                self._observe(Event("reused", ticket, _outcome(measurement)))
 
     def _ask_search(self) -> Proposal | Wait | Done:
         """Ask the strategy until it wants something that is not known yet."""
@@ -273,10 +282,27 @@ class Campaign(Strategy):
         measurement = self._known.find(ticket.identity)
         if measurement is None:
             return False
-        outcome = Outcome("measured", dict(measurement.metrics), dict(measurement.data))
+        if not self._still_answers(measurement):
+            self._known.forget(ticket.identity)
+            return False
+        outcome = _outcome(measurement)
         self._observe(Event("reused", ticket, outcome))
         self._learn(ticket, outcome)
         return True
+
+    def _still_answers(self, measurement: Measurement) -> bool:
+        """Whether a trial that ended early on a failed demand would end there today too.
+
+        What it skipped then may matter now that the demand is another one.
+        """
+        failed = measurement.data.get("stopped")
+        if not failed:
+            return True
+        try:
+            checks = judge(self._objective, measurement.metrics, self._baseline).checks
+        except BaselineMissing:
+            return False
+        return any(check.metric == failed["metric"] and not check.ok for check in checks)
 
     def _retry(self, ticket: Ticket, outcome: Outcome) -> bool:
         failure = outcome.data.get("failure", {}).get("class", "tool")
@@ -291,7 +317,7 @@ class Campaign(Strategy):
 
     def _learn(self, ticket: Ticket, outcome: Outcome) -> None:
         if outcome.status == "measured":
-            self._learned.append(ticket.identity)
+            self._learned.append(ticket)
         if ticket.role == "baseline":
             self._learn_baseline(outcome)
         elif ticket.role == "verification":
@@ -341,6 +367,10 @@ class Campaign(Strategy):
 
 _WHY_BASELINE = "baseline: what the demands are relative to"
 _WHY_VERIFICATION = "verification: the delivered weights, loaded and measured again"
+
+
+def _outcome(measurement: Measurement) -> Outcome:
+    return Outcome("measured", dict(measurement.metrics), dict(measurement.data))
 
 
 def _done_to_json(done: Done | None) -> Json:

@@ -75,6 +75,26 @@ def judge(
     return Judgement(measured and all(check.ok for check in checks), value, tuple(checks))
 
 
+def demands(
+    objective: Objective, baseline: Mapping[str, float] | None
+) -> list[dict[str, str | float]]:
+    """What a trial may hold its own numbers against while it runs, in the order of the demands.
+
+    ``{"metric", "limit", "direction"}`` each, direction ``higher`` or ``lower``. A demand that is
+    relative to a baseline not measured yet is left out. A limit never refuses a value that
+    :func:`judge` would accept.
+    """
+    found: list[dict[str, str | float]] = []
+    for expectation in objective.expectations:
+        try:
+            limit = float(target_limit(expectation, baseline))
+        except BaselineMissing:
+            continue
+        direction = "lower" if expectation.lower_is_better else "higher"
+        found.append({"metric": expectation.key, "limit": limit, "direction": direction})
+    return found
+
+
 def target_limit(expectation: Expectation, baseline: Mapping[str, float] | None) -> Decimal:
     """The worst value that meets the expectation. Raises :class:`BaselineMissing`."""
     if isinstance(expectation.target, Decimal):

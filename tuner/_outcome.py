@@ -11,6 +11,7 @@ from typing import Any
 from searchers import Outcome, Proposal
 from trainables import CANCEL, Measurement, MeasurementError, TrialSpec
 from tuner._campaign import Campaign
+from tuner._judge import demands
 from tuner._ledger import Ledger
 from tuner._store import RunStore
 from tuner.experiment import Experiment
@@ -61,7 +62,10 @@ class Carrier:
         return {"spec": spec.to_json(), "bundles": [asdict(bundle)]}
 
     def _context(self, proposal: Proposal) -> dict[str, Any]:
-        """A verification is told where the winner it verifies was measured."""
+        """A candidate is told the demands, so that it may end once it has failed one; a
+        verification where the winner it verifies was measured."""
+        if proposal.kind == "candidate":
+            return {"demands": demands(self._experiment.objective, self._campaign.baseline)}
         if proposal.kind != "verification":
             return {}
         winner = self._campaign.identify(Proposal(0, proposal.parameters))

@@ -29,10 +29,19 @@ class Known:
     def find(self, identity: str) -> Measurement | None:
         return self.measurements.get(identity)
 
-    def add(self, identity: str, proposal: Proposal, metrics: Mapping[str, float]) -> None:
+    def forget(self, identity: str) -> None:
+        del self.measurements[identity]
+
+    def add(
+        self,
+        identity: str,
+        proposal: Proposal,
+        metrics: Mapping[str, float],
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
         self.measurements[identity] = Measurement(
             identity, "t", proposal.kind, dict(proposal.parameters), proposal.repeat, metrics,
-            {}, {}, {}, (), 1, "run", "", 1.0,
+            data or {}, {}, {}, (), 1, "run", "", 1.0,
         )  # fmt: skip
 
 
@@ -261,3 +270,33 @@ def test_a_snapshot_at_any_moment_continues_to_the_same_answer(
     if expected.best is not None:
         assert done.best is not None
         assert done.best.parameters == expected.best.parameters
+
+
+@pytest.mark.parametrize(("target", "again"), [(0.9, False), (0.5, True)])
+def test_a_trial_that_ended_early_answers_only_while_it_would_end_there_again(
+    target: float, again: bool
+) -> None:
+    known = Known()
+    zero = Proposal(0, {"fallback": []})
+    stopped = {"stopped": {"metric": "accuracy", "limit": 0.8, "value": 0.6}}
+    known.add(identify(zero), zero, {"accuracy": 0.6}, stopped)
+    _, asked = drive(campaign(known, target=target), known, threshold=5)
+    measured = [proposal.parameters["fallback"] for proposal in asked]
+    assert ([] in measured) == again
+
+
+def test_a_restored_campaign_tells_the_whole_story_again() -> None:
+    known = Known()
+    it = campaign(known)
+    asked: list[Proposal] = []
+    while len(asked) < 4:
+        proposal = it.ask()
+        assert isinstance(proposal, Proposal)
+        asked.append(proposal)
+        it.tell(proposal, measure(known, proposal, threshold=5))
+    events: list[Event] = []
+    twin = campaign(known, events=events)
+    twin.restore(json.loads(json.dumps(it.state())))
+    told = [(event.kind, event.ticket and event.ticket.proposal.number) for event in events]
+    assert told == [("reused", proposal.number) for proposal in asked]
+    assert twin.identities() == it.identities()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner._judge import BaselineMissing, judge
+from tuner._judge import BaselineMissing, demands, judge
 from tuner.experiment import Objective
 
 
@@ -88,3 +88,34 @@ def test_the_baseline_itself_always_meets_a_demand_relative_to_it(
         wanted = demand(metric=metric, target="baseline", tolerance=tolerance)
         metrics = {f"gsm8k/{metric}": value}
         assert judge(wanted, metrics, metrics).satisfied
+
+
+@given(
+    value=st.floats(-1e6, 1e6, allow_nan=False),
+    target=st.decimals(1, 100, places=3),
+    tolerance=st.decimals(0, 10, places=3),
+    lower=st.booleans(),
+)
+def test_a_trial_never_ends_early_on_a_demand_it_meets(
+    value: float, target: object, tolerance: object, lower: bool
+) -> None:
+    direction = "lower" if lower else "higher"
+    wanted = demand(target=target, tolerance=tolerance, direction=direction)
+    (limit,) = demands(wanted, None)
+    worse = value > limit["limit"] if lower else value < limit["limit"]
+    if worse:
+        assert not judge(wanted, {"gsm8k/accuracy": value}, None).satisfied
+
+
+def test_a_relative_demand_is_unknown_until_its_baseline_is_measured() -> None:
+    wanted = objective(
+        expectations=[
+            {"dataset": "a", "target": "baseline", "tolerance": 1},
+            {"dataset": "b", "target": 50},
+        ]
+    )
+    assert [each["metric"] for each in demands(wanted, None)] == ["b/accuracy"]
+    assert demands(wanted, {"a/accuracy": 80.0}) == [
+        {"metric": "a/accuracy", "limit": 79.0, "direction": "higher"},
+        {"metric": "b/accuracy", "limit": 50.0, "direction": "higher"},
+    ]
