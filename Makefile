@@ -5,8 +5,11 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 MARKS := $(VENV)/.installed
+# Engines, benchmarks and quantizers need versions that exclude each other: one environment each.
+TOOLS ?= .tools
+ENVIRONMENTS := msmodelslim aisbench vllm
 
-.PHONY: run test test-slow check install install-test clean
+.PHONY: run test test-slow check install install-test tools clean
 
 run: install
 	$(BIN)/python -m tuner run
@@ -29,10 +32,18 @@ $(MARKS)-test: $(MARKS)-run tests/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
+tools: $(ENVIRONMENTS:%=$(TOOLS)/%/.installed)
+
+$(TOOLS)/%/.installed: configs/environments/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
 test: install-test
 	$(BIN)/python -m pytest
 
-test-slow: install-test
+test-slow: install-test tools
 	$(BIN)/python -m pytest -m "engine or slow"
 
 check: install-test
@@ -41,4 +52,4 @@ check: install-test
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(TOOLS)
