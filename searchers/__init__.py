@@ -2,6 +2,7 @@
 
 from searchers._binary_fallback import BinaryFallback
 from searchers._contract import WAIT, Done, Json, Outcome, Proposal, Strategy, Verdict, Wait
+from searchers._experience import StandingHighWithExperience
 from searchers._parameters import Parameter
 from searchers._points import GridSearch, PointStrategy, RandomSearch
 from searchers._registry import (
@@ -11,6 +12,7 @@ from searchers._registry import (
     strategy_types,
 )
 from searchers._space import Space
+from searchers._standing_high import StandingHigh
 
 __all__ = [
     "WAIT",
@@ -24,6 +26,8 @@ __all__ = [
     "Proposal",
     "RandomSearch",
     "Space",
+    "StandingHigh",
+    "StandingHighWithExperience",
     "Strategy",
     "Verdict",
     "Wait",

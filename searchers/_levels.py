@@ -1,19 +1,17 @@
 """Search for the smallest satisfied level of an ordered ladder, several probes at a time.
 
-Levels are 0..top. Quality is expected to rise with the level, so one satisfied level implies all
-above it, and one unsatisfied level all below it. With ``p`` probes at a time a round of equally
-spaced probes divides what is still possible by ``p + 1``; with one it is plain bisection.
+With ``p`` probes at a time a round of equally spaced probes divides what is still possible by
+``p + 1``; with one it is plain bisection.
 
 Rounds are not waited for. Once every probe of a round is measured or in flight, free slots go to
 the next round of the largest part the answer may turn out to lie in. Such a probe is one that
 would be made anyway if the answer does lie there, and cannot change anything otherwise; so working
 ahead never adds a round. It is limited to as many probes as two more rounds would have.
 
-Measurements may contradict the expectation: a level is satisfied and a higher one is not. Then
-both are measured again, up to three times, and the majority counts. If they stand, quality is not
-monotone: the search goes on below the smallest satisfied level, and the bisection of a sequential
-run is followed over what was measured, measuring what it lacks as long as it could end lower.
-No level is measured more than three times, so every search ends.
+What measurements say, and how contradictions are settled, is :class:`searchers._ladder.Ladder`'s.
+Where a contradiction stands, the search goes on below the smallest satisfied level, and the
+bisection of a sequential run is followed over what was measured, measuring what it lacks as long
+as it could end lower.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from searchers._contract import Json
+from searchers._ladder import Ladder
 
 _AHEAD = 2
 """Rounds by whose number of probes the search may be ahead; more gains no time."""
@@ -59,7 +58,7 @@ class Probe:
     round: Round | None = None
 
 
-class LevelSearch:
+class LevelSearch(Ladder):
     """What is known of the levels ``0 .. top``, and what should be measured next.
 
     Args:
@@ -68,73 +67,15 @@ class LevelSearch:
     """
 
     def __init__(self, top: int, tolerated: int) -> None:
-        self.top = top
-        self.failures = 0
-        self.contradictions: list[tuple[int, int]] = []
-        self._tolerated = tolerated
-        self._votes: dict[int, list[bool]] = {}
-        self._barred: set[int] = set()
-        self._final: set[int] = set()
+        super().__init__(top, tolerated)
         self._rounds: list[Round] = []
         self._launched = 0
-
-    @property
-    def halted(self) -> bool:
-        """Whether too many measurements failed to go on."""
-        return self.failures > self._tolerated
-
-    @property
-    def barred(self) -> frozenset[int]:
-        """Levels that were tried and could not be measured."""
-        return frozenset(self._barred)
-
-    @property
-    def contradicted(self) -> bool:
-        """Whether a contradiction has outlived its re-tests."""
-        settled = {level: self.value(level) for level in self._votes if self._settled(level)}
-        satisfied = [level for level, value in settled.items() if value]
-        unsatisfied = [level for level, value in settled.items() if value is False]
-        return bool(satisfied and unsatisfied) and min(satisfied) < max(unsatisfied)
 
     def extend(self, top: int) -> None:
         """Make the ladder longer; its levels were not known before."""
         alone = Round(1, -1, top + 1, (0,))
         self.top = top
         self._rounds = [alone] if self.value(0) is None else []
-
-    def record(self, level: int, satisfied: bool) -> None:
-        """A measurement of a level."""
-        self._votes.setdefault(level, []).append(satisfied)
-        contested = self._contested()
-        if contested is not None and contested not in self.contradictions:
-            self.contradictions.append(contested)
-
-    def record_failure(self, level: int) -> None:
-        """A level could not be measured, which says nothing about its quality."""
-        self.failures += 1
-        (self._final if level in self._votes else self._barred).add(level)
-
-    def value(self, level: int) -> bool | None:
-        """Whether a level is satisfied, by majority; None as long as it is open."""
-        balance = self._balance(level)
-        if balance == 0:
-            return False if level in self._final else None
-        return balance > 0
-
-    def bounds(self) -> tuple[int, int]:
-        """(unsatisfied, satisfied): the smallest satisfied level, the highest other one below it.
-
-        ``top + 1`` and -1 when there is none. No level between them has been measured.
-        """
-        values = {level: self.value(level) for level in self._votes}
-        high = min((level for level, value in values.items() if value), default=self.top + 1)
-        lower = (level for level, value in values.items() if value is False and level < high)
-        return max(lower, default=-1), high
-
-    def answer(self) -> int | None:
-        """The smallest level that is satisfied by its measurements."""
-        high = self.bounds()[1]
-        return high if high <= self.top else None
 
     def next(self, width: int, pending: Collection[int]) -> Probe | None:
         """The most useful probe beside the levels ``pending``; None if there is none now."""
@@ -175,63 +116,30 @@ class LevelSearch:
         """
         if self.halted:
             return 0
-        levels = self._available(*self.bounds())
+        levels = self.available(*self.bounds())
         zero = 0 in levels
         probes = rounds(len(levels) - zero, width, with_zero=zero)
         return sum(probes) + len(self._doubts()) + (self._replay() is not None)
 
     def state(self) -> dict[str, Json]:
         planned = [[each.number, each.low, each.high, list(each.probes)] for each in self._rounds]
-        return {
-            "top": self.top,
-            "failures": self.failures,
-            "contradictions": [list(pair) for pair in self.contradictions],
-            "votes": [[level, list(votes)] for level, votes in self._votes.items()],
-            "barred": sorted(self._barred),
-            "final": sorted(self._final),
-            "rounds": planned,
-            "launched": self._launched,
-        }
+        return super().state() | {"rounds": planned, "launched": self._launched}
 
     def restore(self, state: Mapping[str, Json]) -> None:
-        self.top = state["top"]
-        self.failures = state["failures"]
-        self.contradictions = [(low, high) for low, high in state["contradictions"]]
-        self._votes = {level: list(votes) for level, votes in state["votes"]}
-        self._barred = set(state["barred"])
-        self._final = set(state["final"])
+        super().restore(state)
         self._rounds = [
             Round(number, low, high, tuple(probes)) for number, low, high, probes in state["rounds"]
         ]
         self._launched = state["launched"]
 
-    # What measurements say
-
-    def _balance(self, level: int) -> int:
-        return sum(1 if vote else -1 for vote in self._votes.get(level, ()))
-
-    def _settled(self, level: int) -> bool:
-        """Whether no further measurement of a measured level is wanted."""
-        votes = len(self._votes[level])
-        return abs(self._balance(level)) >= 2 or votes >= 3 or level in self._final
-
-    def _contested(self) -> tuple[int, int] | None:
-        """The smallest satisfied level and the smallest unsatisfied one above it."""
-        high = self.bounds()[1]
-        above = [level for level in self._votes if level > high and self.value(level) is False]
-        return (high, min(above)) if above else None
-
     def _doubts(self) -> list[int]:
         """Levels that have to be measured again before anything else is worth it."""
-        undecided = [level for level in self._votes if self.value(level) is None]
-        contested = self._contested()
-        if undecided or contested is None:
-            return undecided
-        if not self.contradicted:
-            return [level for level in contested if not self._settled(level)]
+        disputed = self.disputed()
+        if disputed or not self.contradicted:
+            return disputed
         low, high = self.bounds()
-        finished = not self._available(low, high) and self._replay() is None
-        return [high] if finished and not self._settled(high) else []
+        finished = not self.available(low, high) and self._replay() is None
+        return [high] if finished and not self.settled(high) else []
 
     def _replay(self) -> int | None:
         """The level sequential bisection lacks, if it may still end below the answer."""
@@ -256,7 +164,7 @@ class LevelSearch:
 
     def _divide(self, width: int, pending: Collection[int]) -> Probe | None:
         low, high = self.bounds()
-        if not self._available(low, high):
+        if not self.available(low, high):
             return None
         current = self._round(low, high, width)
         probes = self._undecided(current, low, high)
@@ -266,17 +174,13 @@ class LevelSearch:
         if self._launched >= width * (current.number + _AHEAD):
             return None
         edges = pairwise([low, *sorted(probes), high])
-        parts = [(len(self._available(*part)), part) for part in edges]
+        parts = [(len(self.available(*part)), part) for part in edges]
         for count, part in sorted(parts, key=lambda item: (-item[0], item[1])):
             later = self._round(*part, width) if count else None
             for level in self._undecided(later, *part) if later else ():
                 if level not in pending:
                     return Probe(level, "ahead", later)
         return None
-
-    def _available(self, low: int, high: int) -> list[int]:
-        """Levels strictly between that can be measured."""
-        return [level for level in range(low + 1, high) if level not in self._barred]
 
     def _undecided(self, round_: Round, low: int, high: int) -> list[int]:
         """Probes of a round that tell something about the levels ``low + 1 .. high``.
@@ -303,7 +207,7 @@ class LevelSearch:
 
         The round that contains level zero measures it; that is what most runs ask first.
         """
-        levels = self._available(low, high)
+        levels = self.available(low, high)
         first = (0,) if levels[0] == 0 else ()
         rest = levels[len(first) :]
         count = max(width, 1) - len(first)
