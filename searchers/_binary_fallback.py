@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
-
+from searchers._candidates import FallbackOptions, NoRanking, counted, grouped, ranked
 from searchers._contract import WAIT, Done, Json, Outcome, Proposal, Strategy, Wait
 from searchers._flight import Flight
 from searchers._levels import LevelSearch, Probe, most_probes
@@ -13,35 +12,8 @@ from searchers._registry import register_strategy
 from searchers._space import Space
 
 
-class BinaryFallbackOptions(BaseModel):
-    """Options of ``binary_fallback``.
-
-    Attributes:
-        candidates: Layers from the most to the least sensitive. An item is a name, or a list of
-            names that can only fall back together, such as a fused q/k/v projection. Empty: they
-            are ranked by an ``analysis`` trial.
-        max_failures: Failed trials after which the search ends with what it knows.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    candidates: list[str | list[str]] = []
-    max_failures: int = Field(3, ge=0)
-
-    @field_validator("candidates")
-    @classmethod
-    def _distinct(cls, candidates: list[str | list[str]]) -> list[str | list[str]]:
-        _check_groups(_groups(candidates))
-        return candidates
-
-
-class _Ranked(BaseModel):
-    """One group of a ranking, as an analysis trial reports it."""
-
-    layers: list[str]
-    score: float
-
-
-_RANKING = TypeAdapter(list[_Ranked])
+class BinaryFallbackOptions(FallbackOptions):
+    """Options of ``binary_fallback``."""
 
 
 @register_strategy("binary_fallback", BinaryFallbackOptions)
@@ -52,9 +24,8 @@ class BinaryFallback(Strategy):
     time the order is that of msModelSlim's ``binary_fallback``: no fallback, bisection, and full
     fallback only when nothing less was enough. See :mod:`searchers._levels` for more.
 
-    The analysis (kind ``analysis``) must report ``data["ranking"]``: ``[{"layers": [name, ...],
-    "score": number}, ...]``, the most sensitive first, layers of equal score in one group. It is
-    asked for when zero fallback has failed, or beside it when there is room for two.
+    The analysis (kind ``analysis``, see :func:`searchers._candidates.ranked`) is asked for when
+    zero fallback has failed, or beside it when there is room for two.
 
     The end comes only when everything handed out has been told: a trial that outlives its
     usefulness may still contradict the answer, and then the answer is looked into.
@@ -66,7 +37,7 @@ class BinaryFallback(Strategy):
         if space is not None:
             raise ValueError("binary_fallback searches the candidates; it takes no space")
         self._options = options
-        self._groups = _groups(options.candidates)
+        self._groups = grouped(options.candidates)
         self._levels = LevelSearch(len(self._groups), options.max_failures)
         self._flight = Flight()
         self._satisfied: dict[int, Proposal] = {}
@@ -156,24 +127,12 @@ class BinaryFallback(Strategy):
         return self._needs_analysis() and not asked
 
     def _learn_ranking(self, outcome: Outcome) -> None:
-        if outcome.status == "failed":
-            self._trouble = f"the sensitivity analysis failed: {outcome.error or 'no reason given'}"
-            return
         try:
-            ranking = _RANKING.validate_python(outcome.data.get("ranking"))
-            groups = [list(ranked.layers) for ranked in ranking]
-            _check_groups(groups)
-        except (ValidationError, ValueError) as error:
-            self._trouble = f"the sensitivity analysis gave no usable ranking: {error}"
+            self._groups = ranked(outcome)
+        except NoRanking as error:
+            self._trouble = str(error)
             return
-        if not groups:
-            self._trouble = (
-                "the sensitivity analysis found no layer that could fall back; "
-                "name candidates, or check which layers the analysis looks at"
-            )
-            return
-        self._groups = groups
-        self._levels.extend(len(groups))
+        self._levels.extend(len(self._groups))
 
     def _propose(self, probe: Probe) -> Proposal:
         self._levels.launch(probe)
@@ -214,8 +173,7 @@ class BinaryFallback(Strategy):
         return f"lies in {low + 1}..{high}"
 
     def _total(self) -> str:
-        single = all(len(group) == 1 for group in self._groups)
-        return f"{len(self._groups)} {'layers' if single else 'layer groups'}"
+        return counted(self._groups)
 
     def _conflict(self, good: int, bad: int) -> str:
         return f"a fallback of {good} met the demand, the larger one of {bad} did not"
@@ -256,16 +214,3 @@ class BinaryFallback(Strategy):
             stands = "which re-tests confirmed" if levels.contradicted else "settled by re-tests"
             notes += f". The measurements contradicted each other: {said}, {stands}"
         return notes
-
-
-def _groups(candidates: Sequence[str | Sequence[str]]) -> list[list[str]]:
-    return [[item] if isinstance(item, str) else list(item) for item in candidates]
-
-
-def _check_groups(groups: Sequence[Sequence[str]]) -> None:
-    names = [name for group in groups for name in group]
-    if not all(groups) or not all(names):
-        raise ValueError("every candidate needs a name, every group at least one")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"every layer may stand only once; repeated: {', '.join(twice)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from searchers._binary_fallback import BinaryFallbackOptions
+from searchers._candidates import FallbackOptions
 from searchers._contract import Json
 from searchers._expert_table import ANTI_OUTLIER, QCONFIGS, QuantType, Structure
 from searchers._registry import register_strategy
@@ -32,7 +32,7 @@ class StructureConfig(BaseModel):
     exclude: list[Pattern] | None = None
 
 
-class ExperienceOptions(BinaryFallbackOptions):
+class ExperienceOptions(FallbackOptions):
     """Options of ``standing_high_with_experience``.
 
     Attributes:

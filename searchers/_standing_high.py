@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from searchers._binary_fallback import _RANKING, BinaryFallbackOptions, _check_groups, _groups
+from searchers._candidates import FallbackOptions, NoRanking, grouped, ranked
 from searchers._contract import WAIT, Done, Json, Outcome, Proposal, Strategy, Wait
 from searchers._flight import Flight
 from searchers._ladders import Ladders, Spot, Step, most_steps
@@ -15,7 +15,7 @@ from searchers._space import Space
 from searchers._standing_high_account import Account, strategy_names
 
 
-class StandingHighOptions(BinaryFallbackOptions):
+class StandingHighOptions(FallbackOptions):
     """Options of ``standing_high``.
 
     Attributes:
@@ -70,7 +70,7 @@ class StandingHigh(Strategy):
         if space is not None:
             raise ValueError("standing_high searches the candidates; it takes no space")
         self._options = options
-        self._groups = _groups(options.candidates)
+        self._groups = grouped(options.candidates)
         self._names = strategy_names(options.anti_outlier_strategies)
         self._ladders = Ladders(len(self._names), len(self._groups), options.max_failures)
         self._flight = Flight()
@@ -170,24 +170,12 @@ class StandingHigh(Strategy):
         return self._needs_analysis() and not asked
 
     def _learn_ranking(self, outcome: Outcome) -> None:
-        if outcome.status == "failed":
-            self._trouble = f"the sensitivity analysis failed: {outcome.error or 'no reason given'}"
-            return
         try:
-            ranking = _RANKING.validate_python(outcome.data.get("ranking"))
-            groups = [list(ranked.layers) for ranked in ranking]
-            _check_groups(groups)
-        except (ValidationError, ValueError) as error:
-            self._trouble = f"the sensitivity analysis gave no usable ranking: {error}"
+            self._groups = ranked(outcome)
+        except NoRanking as error:
+            self._trouble = str(error)
             return
-        if not groups:
-            self._trouble = (
-                "the sensitivity analysis found no layer that could fall back; "
-                "name candidates, or check which layers the analysis looks at"
-            )
-            return
-        self._groups = groups
-        self._ladders.extend(len(groups))
+        self._ladders.extend(len(self._groups))
 
     def _account(self) -> Account:
         return Account(self._names, self._groups, self._ladders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from searchers._candidates import Groups, counted
 from searchers._contract import Json
 from searchers._ladder import Ladder
 from searchers._ladders import Ladders, Spot, Step
@@ -17,9 +18,7 @@ class Account:
         groups: Of layers that fall back together, the most sensitive first.
     """
 
-    def __init__(
-        self, names: Sequence[str], groups: Sequence[Sequence[str]], ladders: Ladders
-    ) -> None:
+    def __init__(self, names: Sequence[str], groups: Groups, ladders: Ladders) -> None:
         self._names = names
         self._groups = groups
         self._ladders = ladders
@@ -123,8 +122,7 @@ class Account:
         return self._ladders.value(strategy, self._ladders.top) is False
 
     def _total(self) -> str:
-        single = all(len(group) == 1 for group in self._groups)
-        return f"{len(self._groups)} {'layers' if single else 'layer groups'}"
+        return counted(self._groups)
 
 
 def _conflict(good: int, bad: int) -> str:

@@ -1,0 +1,124 @@
+"""The log of an engine, and what its last words say about why it died."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from trainables._failures import failure_of
+from trainables._program import FailureClass
+from trainables._trial import TrialFailure
+from trainables.engines._engine import Symptom
+
+_READ_BYTES = 1024 * 1024
+_EXCERPT_LINES = 20
+_LINE_CHARS = 400
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_EXCEPTION = re.compile(r"(?:^|[\s\]])((?:\w+\.)*\w*(?:Error|Exception)): (?P<said>\S.*)$", re.M)
+_CONSEQUENCE = re.compile(r"root cause", re.IGNORECASE)
+
+COMMON_SYMPTOMS = (
+    Symptom(
+        "startup",
+        r"(?:\w*Error: )?\[Errno \d+\][^\n]*address already in use",
+        "another program took the port; leave engine.port out to have a free one chosen",
+    ),
+    Symptom(
+        "input",
+        r"(?:\w*Error: )?\[Errno \d+\][^\n]*cannot assign requested address",
+        "engine.host is no address of the trial's node",
+    ),
+)
+
+
+class EngineLog:
+    """What one start of an engine writes to a log that earlier starts have written to as well."""
+
+    def __init__(self, file: Path, argv: Sequence[str]) -> None:
+        self.file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        with file.open("ab") as stream:
+            stream.write(f"=== {now} {shlex.join(argv)}\n".encode(errors="replace"))
+            self._begin = stream.tell()
+
+    def text(self) -> str:
+        """What this start wrote, at most the last MiB, without colours."""
+        with self.file.open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(max(self._begin, size - _READ_BYTES))
+            text = stream.read().decode(errors="replace")
+        return _COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+
+    def excerpt(self) -> str:
+        """The last lines of this start."""
+        return last_lines(self.text(), _EXCERPT_LINES)
+
+
+def last_lines(text: str, count: int) -> str:
+    return "\n".join(text.splitlines()[-count:])
+
+
+def first_symptom(symptoms: Sequence[Symptom], text: str) -> tuple[Symptom, str] | None:
+    """The earliest symptom in a log and its line, from where the pattern matches."""
+    found = [
+        (match.start(), symptom)
+        for symptom in symptoms
+        if (match := re.search(symptom.pattern, text, re.IGNORECASE))
+    ]
+    if not found:
+        return None
+    start, symptom = min(found, key=lambda pair: pair[0])
+    # pydantic ends its messages with "[type=..., input_value=...]".
+    line = text[start:].split("\n", 1)[0].partition(" [type=")[0]
+    return symptom, line.strip()[:_LINE_CHARS]
+
+
+def death(
+    symptoms: Sequence[Symptom],
+    log: EngineLog,
+    *,
+    what: str,
+    stage: str,
+    code: int,
+    otherwise: FailureClass,
+) -> TrialFailure:
+    """Why an engine ended that nobody had asked to.
+
+    Args:
+        symptoms: Those that may apply.
+        what: The engine, for the message.
+        stage: The stage in which its end was noticed.
+        code: Its exit status, negative for a signal.
+        otherwise: The class of failure when nothing is known.
+    """
+    text = log.text()
+    excerpt = last_lines(text, _EXCERPT_LINES)
+    failure, message, suggestion = failure_of(what, code, excerpt)
+    _, ended, _ = failure_of(what, code, "")
+    if known := first_symptom(symptoms, text):
+        symptom, line = known
+        failure, message, suggestion = symptom.failure, f"{ended}: {line}", symptom.suggestion
+    elif failure == "tool":
+        failure, suggestion = otherwise, f"see {log.file}"
+        cause, is_root = _cause(text)
+        if cause:
+            message = f"{ended}: {cause}"
+        if cause and not is_root:
+            suggestion = f"did the kernel kill one of its processes? See dmesg, and {log.file}"
+    return TrialFailure(failure, stage, message, excerpt=excerpt, suggestion=suggestion)
+
+
+def _cause(text: str) -> tuple[str, bool]:
+    """The last exception of the log, and whether it is more than the consequence of another one.
+
+    One that is goes before all that are not; empty where there is none.
+    """
+    found = list(_EXCEPTION.finditer(text))
+    roots = [match for match in found if not _CONSEQUENCE.search(match["said"])]
+    for match in (roots or found)[-1:]:
+        return f"{match[1]}: {match['said']}".strip()[:_LINE_CHARS], bool(roots)
+    return "", False

@@ -1,0 +1,105 @@
+"""What every engine's block of an experiment may say."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+)
+
+_PRIVATE = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "127.0.0.0/8",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "169.254.0.0/16",
+            "::1/128",
+            "fc00::/7",
+            "fe80::/10",
+        ),
+    )
+)
+
+
+def _private_host(value: str) -> str:
+    """``localhost`` or a private address, without brackets."""
+    host = value.removeprefix("[").removesuffix("]")
+    if host == "localhost":
+        return host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is neither localhost nor an IP address; an engine answers everybody who "
+            "reaches it, so give a loopback, private or link-local address"
+        ) from None
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    if not any(mapped in network for network in _PRIVATE):
+        raise ValueError(
+            f"{value} can be reached from outside; give localhost, or a loopback, private or "
+            "link-local address"
+        )
+    return host
+
+
+def _text(value: Any) -> Any:
+    """Numbers and booleans as text, as a shell would have them; the rest is left to pydantic."""
+    return str(value) if isinstance(value, bool | int | float) else value
+
+
+def _variable_name(name: str) -> str:
+    if not name or "=" in name or "\0" in name:
+        raise ValueError(f"{name!r} cannot be the name of an environment variable")
+    return name
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a NUL character cannot be passed to a program")
+    return value
+
+
+def _path(value: str) -> str:
+    if not value.startswith("/") or any(c.isspace() for c in value):
+        raise ValueError(f"{value!r} is no path of a URL; it begins with /, as in /v1/models")
+    return value
+
+
+Variables = dict[
+    Annotated[str, AfterValidator(_variable_name)],
+    Annotated[str, BeforeValidator(_text), AfterValidator(_no_nul)],
+]
+
+
+class EngineOptions(BaseModel):
+    """The keys that all engines share.
+
+    Attributes:
+        env_vars: Additions to the engine's environment.
+        served_model_name: Name that clients use; by default the name of the model's folder.
+        host: Address the engine listens on: ``localhost`` or a loopback, private or link-local
+            IPv4 or IPv6 address of the trial's node.
+        port: TCP port; by default one that is free is leased for each start.
+        health_check_endpoint: Path that answers 200 once the engine is up.
+        startup_timeout: Seconds until the first answer to a real request.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str
+    env_vars: Variables = {}
+    served_model_name: Annotated[str, Field(min_length=1), AfterValidator(_no_nul)] | None = None
+    host: Annotated[str, AfterValidator(_private_host)] = "localhost"
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    health_check_endpoint: Annotated[str, AfterValidator(_path)] = "/v1/models"
+    startup_timeout: PositiveFloat = 600
