@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ class Measurement:
     run_id: str
     started: str
     seconds: float
+
+    @property
+    def ended(self) -> str:
+        """End of the attempt that finished, UTC, ISO 8601, whole seconds."""
+        ended = datetime.fromisoformat(self.started) + timedelta(seconds=self.seconds)
+        return ended.isoformat(timespec="seconds")
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **asdict(self), "stages": list(self.stages)}

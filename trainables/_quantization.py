@@ -1,32 +1,42 @@
 """The quantization trial: quantize, then evaluate what was written.
 
 Kinds: ``baseline`` evaluates the float model, ``candidate`` a quantization of it, ``analysis``
-ranks its layers by sensitivity, ``verification`` evaluates the winner's own weights once more, just
-as they are delivered.
+ranks its layers by sensitivity, ``verification`` proves that what is about to be delivered is the
+winner: its own weights, just as they are delivered.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Generator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from trainables._extras import how_to_install, missing_modules
 from trainables._measurement import Measurement
 from trainables._program import StageError
+from trainables._quantization_checks import find_problems
 from trainables._quantization_options import QuantizationOptions, QuantizationSearch
+from trainables._quantization_practice import PARAMETERS, Practices
 from trainables._trial import Json, Progress, Result, Steps, TrialRun
 from trainables._types import TrialType, register_trial_type
 from trainables.analysis import AnalysisOptions, table, write_picture, write_table
-from trainables.evaluation import SE_SUFFIX, Evaluator, make_evaluator
+from trainables.evaluation import (
+    SE_SUFFIX,
+    EvaluationResult,
+    Evaluator,
+    StopRule,
+    Subject,
+    evaluation_schema,
+    make_evaluator,
+    resolved_block,
+)
 from trainables.models import (
     ModelError,
     builtin_folder,
-    builtin_source,
     describe_model,
     is_builtin,
     is_complete,
@@ -36,32 +46,38 @@ from trainables.models import (
     weight_files,
 )
 from trainables.quantization import (
-    Practice,
-    PracticeError,
     Quantizer,
     calibration_digest,
-    check_rollback_path,
-    default_rollback_path,
     fused_with,
     make_quantizer,
-    parse_practice,
-    practice_from_scheme,
-    with_fallback,
 )
 
 _WEIGHTS = "artifacts/weights"
-_PARAMETERS = frozenset({"fallback", "scheme", "smoothquant"})
 
 
 @register_trial_type("quantization")
 class QuantizationTrial(TrialType):
     """Parameters a strategy may vary: ``fallback`` (layer names kept in float), ``scheme``,
-    ``smoothquant``. Metrics: ``<dataset>/<metric>`` and ``weight_bytes``."""
+    ``smoothquant``, and the practice's processors (see :class:`Practices`).
+    Metrics: ``<dataset>/<metric>`` and ``weight_bytes``."""
 
     Options = QuantizationOptions
     SearchOptions = QuantizationSearch
     options: QuantizationOptions
     search: QuantizationSearch
+
+    @classmethod
+    def schema(cls) -> dict[str, Json]:
+        document = super().schema()
+        evaluation = evaluation_schema()
+        document.setdefault("$defs", {}).update(evaluation.pop("$defs"))
+        document["properties"]["evaluation"] = evaluation
+        return document
+
+    @cached_property
+    def practices(self) -> Practices:
+        """What proposals stand for."""
+        return Practices(self.options, self.search)
 
     def prepare(self, trial: TrialRun) -> Generator[Progress, None, None]:
         yield from self._model(trial)
@@ -74,59 +90,53 @@ class QuantizationTrial(TrialType):
         options = self.options
         document: dict[str, Json] = {"model": model_fingerprint(self._folder())}
         if kind != "analysis":
-            document["evaluation"] = self._evaluator().identity(options.evaluation.datasets)
+            document["evaluation"] = self._evaluator.identity()
         if kind != "baseline":
-            document["practice"] = self._base_practice({}).digest()
+            document["practice"] = self.practices.base.digest()
         if kind == "analysis":
             analysis = self._analysis()
             document["analysis"] = analysis.model_dump(mode="json", exclude={"calibration"})
             document["calibration"] = _content(analysis.calibration)
         elif kind != "baseline":
-            document["rollback_path"] = self._rollback_path({})
-            document["quantizer"] = self._quantizer().identity()
-            document["calibration"] = _content(options.calibration.model_dump())
+            document["rollback_path"] = self.practices.rollback_path
+            document["quantizer"] = self._quantizer.identity()
+            document["calibration"] = self._quantizer.calibration_identity(
+                self.practices.base, options.calibration
+            )
         return document
 
+    def settings(self) -> dict[str, Json]:
+        """Options as JSON for another node, with another working folder."""
+        settings = super().settings()
+        settings["options"]["evaluation"] = resolved_block(self.options.evaluation)
+        return settings
+
     def problems(self) -> list[tuple[str, str]]:
-        problems = [*self._model_problems(), *self._practice_problems()]
-        if missing := missing_modules("quantize"):
-            said = f"needs {', '.join(missing)}; {how_to_install('quantize')}"
-            problems.append(("trial.type", said))
-        for path, make in (
-            ("trial.quantizer", self._quantizer),
-            ("trial.evaluation", self._evaluator),
-        ):
-            try:
-                made = make()
-            except (ValidationError, KeyError, ImportError, ValueError) as error:
-                problems.append((path, _plain(error)))
-                continue
-            if isinstance(made, Evaluator):
-                found = made.problems(self.options.evaluation.datasets)
-                problems += [(f"trial.evaluation.datasets.{at}", said) for at, said in found]
-        try:
-            calibration_digest(self.options.calibration.dataset)
-        except (OSError, ValueError) as error:
-            problems.append(("trial.calibration.dataset", str(error)))
-        return problems
+        return find_problems(self.options, self.practices)
 
     def parameter_names(self) -> frozenset[str]:
-        return _PARAMETERS
+        return PARAMETERS
 
-    def datasets(self) -> Mapping[str, frozenset[str]]:
-        datasets = self.options.evaluation.datasets
-        return {name: frozenset(dataset.metrics) for name, dataset in datasets.items()}
+    def datasets(self) -> Mapping[str, frozenset[str]] | None:
+        try:
+            return self._evaluator.datasets()
+        except (ValidationError, KeyError, ImportError):
+            return None  # said by the check of the evaluation itself
 
-    def metric_names(self) -> frozenset[str]:
-        named = {f"{name}/{metric}" for name, own in self.datasets().items() for metric in own}
+    def metric_names(self) -> frozenset[str] | None:
+        datasets = self.datasets()
+        if datasets is None:
+            return None
+        named = {f"{name}/{metric}" for name, own in datasets.items() for metric in own}
         return frozenset({*named, *(f"{name}{SE_SUFFIX}" for name in named), "weight_bytes"})
 
     def stage_names(self, kind: str) -> tuple[str, ...]:
+        evaluation = self._evaluator.stage_names()
         return {
-            "baseline": ("evaluate",),
+            "baseline": evaluation,
             "analysis": ("analyze",),
-            "candidate": ("quantize", "evaluate"),
-            "verification": ("deliver", "evaluate"),
+            "candidate": ("quantize", *evaluation),
+            "verification": ("deliver", *(evaluation if self._measures_again else ())),
         }[kind]
 
     def fallback_groups(self) -> int | None:
@@ -148,30 +158,21 @@ class QuantizationTrial(TrialType):
 
     def run(self, trial: TrialRun) -> Steps:
         yield from self._model(trial)
-        kind, parameters = trial.spec.kind, trial.spec.parameters
+        kind = trial.spec.kind
         if kind == "baseline":
-            return (yield from self._evaluated(trial, self._folder(), {}, {}))
+            return (yield from self._baseline(trial))
         if kind == "analysis":
             return (yield from self._analyzed(trial))
         if kind == "verification":
-            weights, quantized = yield from self._delivered(trial)
-        else:
-            weights, quantized = yield from self._quantized(trial)
-        artifact = {
-            "path": str(weights),
-            "files": quantized["files"],
-            "practice": self.practice(parameters).document(),
-        }
-        metrics = {"weight_bytes": float(quantized["bytes"])}
-        return (yield from self._evaluated(trial, weights, metrics, {"weights": artifact}))
+            return (yield from self._verified(trial))
+        weights, quantized = yield from self._quantized(trial)
+        return (yield from self._measured(trial, weights, quantized))
 
-    def practice(self, parameters: Mapping[str, Json]) -> Practice:
-        """The practice that a proposal's parameters stand for."""
-        practice = self._base_practice(parameters)
-        fallback = parameters.get("fallback")
-        if not fallback:
-            return practice
-        return with_fallback(practice, self._rollback_path(parameters), fallback)
+    def practice_document(self, parameters: Mapping[str, Json]) -> dict[str, Json]:
+        return self.practices.of(parameters).document()
+
+    def pedigree(self) -> str:
+        return self._quantizer.pedigree()
 
     def deliver(self, verified: Measurement, folder: Path) -> None:
         weights = Path(verified.artifacts["weights"]["path"])
@@ -182,7 +183,12 @@ class QuantizationTrial(TrialType):
         return weights.is_dir() and not verify_digest(weights, files)
 
     def deliverables(self, parameters: Mapping[str, Json]) -> Mapping[str, str]:
-        return {"practice.yaml": self.practice(parameters).yaml()}
+        practice = self.practices.of(parameters)
+        if model_type := getattr(self._quantizer.options, "model_type", None):
+            verified = {"verified_model_types": [model_type]}
+            metadata = practice.metadata.model_copy(update=verified)
+            practice = practice.model_copy(update={"metadata": metadata})
+        return {"practice.yaml": practice.yaml()}
 
     def show_analysis(self, data: Mapping[str, Json], folder: Path) -> list[str]:
         write_table(data, folder / "sensitivity.yaml")
@@ -202,6 +208,23 @@ class QuantizationTrial(TrialType):
         model = self.options.model
         return builtin_folder(model) if is_builtin(model) else Path(model)
 
+    def _baseline(self, trial: TrialRun) -> Steps:
+        evaluated = yield from self._evaluated(trial, self._folder(), quantized=False)
+        return Result(evaluated.metrics, _data(evaluated), {}, evaluated.environment)
+
+    def _measured(self, trial: TrialRun, weights: Path, quantized: Mapping[str, Json]) -> Steps:
+        evaluated = yield from self._evaluated(trial, weights, quantized=True)
+        artifact = {
+            "path": str(weights),
+            "files": quantized["files"],
+            "practice": self.practices.of(trial.spec.parameters).document(),
+        }
+        data = _data(evaluated)
+        if broken := _broken(self._stop_rules(trial), evaluated):
+            data["stopped"] = broken
+        metrics = {"weight_bytes": float(quantized["bytes"]), **evaluated.metrics}
+        return Result(metrics, data, {"weights": artifact}, evaluated.environment)
+
     def _quantized(
         self, trial: TrialRun
     ) -> Generator[Progress, None, tuple[Path, dict[str, Json]]]:
@@ -213,7 +236,7 @@ class QuantizationTrial(TrialType):
             "trainables.quantization.quantize",
             {
                 "model": str(self._folder()),
-                "practice": self.practice(trial.spec.parameters).document(),
+                "practice": self.practices.of(trial.spec.parameters).document(),
                 "quantizer": options.quantizer,
                 "output": str(weights),
                 "calibration": calibration,
@@ -226,23 +249,41 @@ class QuantizationTrial(TrialType):
         )
         return weights, result
 
-    def _delivered(
-        self, trial: TrialRun
-    ) -> Generator[Progress, None, tuple[Path, dict[str, Json]]]:
-        """The winner's own weights, moved here; made again where they no longer exist."""
-        weights, source = trial.folder / _WEIGHTS, trial.spec.context.get("source")
+    def _verified(self, trial: TrialRun) -> Steps:
+        """The winner's own weights, moved here; made again where they no longer exist.
+
+        Weights made again are measured again. Those that are, byte for byte, what the winner was
+        measured from, are so too unless the experiment is content with their digest.
+        """
+        source = trial.spec.context.get("source")
         winner = None if source is None else Measurement.read(Path(source))
-        if winner is None:
-            return (yield from self._quantized(trial))
-        assert source is not None
-        files = winner.artifacts["weights"]["files"]
+        kept = None
+        if source is not None and winner is not None:
+            kept = yield from self._taken_over(trial, Path(source), winner)
+        if kept is None:
+            weights, quantized = yield from self._quantized(trial)
+            return (yield from self._measured(trial, weights, quantized))
+        assert winner is not None
+        if self._measures_again:
+            quantized = {"files": winner.artifacts["weights"]["files"]}
+            quantized["bytes"] = winner.metrics["weight_bytes"]
+            return (yield from self._measured(trial, kept, quantized))
+        artifact = {**winner.artifacts["weights"], "path": str(kept)}
+        data = {"verified_by": "digest", "measured_by": winner.identity}
+        return Result(winner.metrics, data, {"weights": artifact}, winner.environment)
+
+    def _taken_over(
+        self, trial: TrialRun, source: Path, winner: Measurement
+    ) -> Generator[Progress, None, Path | None]:
+        """The winner's weights, here and whole; None if they are gone or damaged."""
+        weights = trial.folder / _WEIGHTS
         yield Progress("deliver")
-        if not weights.exists() and (kept := Path(source) / _WEIGHTS).is_dir():
+        if not weights.exists() and (kept := source / _WEIGHTS).is_dir():
             weights.parent.mkdir(parents=True, exist_ok=True)
             kept.rename(weights)
         if not weights.is_dir():
-            return (yield from self._quantized(trial))
-        request = {"folder": str(weights), "files": files}
+            return None
+        request = {"folder": str(weights), "files": winner.artifacts["weights"]["files"]}
         result = yield from trial.program(
             "deliver",
             "trainables.models.verify",
@@ -252,33 +293,39 @@ class QuantizationTrial(TrialType):
         )
         if result["faults"]:
             shutil.rmtree(weights)
-            return (yield from self._quantized(trial))
-        return weights, {"files": files, "bytes": winner.metrics["weight_bytes"]}
+            return None
+        return weights
 
     def _evaluated(
-        self,
-        trial: TrialRun,
-        model: Path,
-        metrics: Mapping[str, float],
-        artifacts: Mapping[str, Json],
-    ) -> Steps:
+        self, trial: TrialRun, model: Path, *, quantized: bool
+    ) -> Generator[Progress, None, EvaluationResult]:
         options = self.options
-        datasets = options.evaluation.datasets
-        result = yield from trial.program(
-            "evaluate",
-            "trainables.evaluation.evaluate",
-            {
-                "model": str(model),
-                "evaluator": options.evaluation.evaluator,
-                "datasets": {name: one.model_dump(mode="json") for name, one in datasets.items()},
-                "device": options.device,
-                "threads": options.threads,
-                "trust_remote_code": options.trust_remote_code,
-            },
-            timeout=options.timeouts.evaluate,
+        subject = Subject(
+            model=model,
+            device=options.device,
+            threads=options.threads,
+            trust_remote_code=options.trust_remote_code,
+            quantized=quantized,
+            stop_when=self._stop_rules(trial),
         )
-        data = {"per_item": result["per_item"], "datasets": result["datasets"]}
-        return Result({**metrics, **result["metrics"]}, data, artifacts, result["environment"])
+        evaluator, timeout = self._evaluator, options.timeouts.evaluate
+        return (yield from evaluator.carry_out(trial, subject, timeout=timeout))
+
+    def _stop_rules(self, trial: TrialRun) -> tuple[StopRule, ...]:
+        """The demands the driver told of, in the evaluator's words."""
+        if not self.options.fast_fail:
+            return ()
+        return tuple(
+            StopRule(
+                dataset=name,
+                metric=demand["metric"].removeprefix(f"{name}/"),
+                limit=demand["limit"],
+                direction=demand["direction"],
+            )
+            for demand in trial.spec.context.get("demands", ())
+            for name in self._evaluator.datasets()
+            if demand["metric"].startswith(f"{name}/")
+        )
 
     def _analyzed(self, trial: TrialRun) -> Steps:
         options = self.options
@@ -287,7 +334,7 @@ class QuantizationTrial(TrialType):
             "trainables.analysis.analyze",
             {
                 "model": str(self._folder()),
-                "practice": self._base_practice({}).document(),
+                "practice": self.practices.base.document(),
                 "device": options.device,
                 "threads": options.threads,
                 "trust_remote_code": options.trust_remote_code,
@@ -297,29 +344,17 @@ class QuantizationTrial(TrialType):
         )
         return Result({"groups": float(len(result["ranking"]))}, data=result)
 
-    def _base_practice(self, parameters: Mapping[str, Json]) -> Practice:
-        """The practice before any fallback; parameters may override the shorthand."""
-        given = self.options.practice
-        if given.template is not None:
-            return parse_practice(given.template)
-        if given.file is not None:
-            return parse_practice(yaml.safe_load(Path(given.file).read_text(encoding="utf-8")))
-        assert given.scheme is not None
-        return practice_from_scheme(
-            parameters.get("scheme", given.scheme),
-            parameters.get("smoothquant", given.smoothquant),
-            dataset=self.options.calibration.dataset,
-        )
-
-    def _rollback_path(self, parameters: Mapping[str, Json]) -> str:
-        given = self.search.rollback_path
-        return default_rollback_path(self._base_practice(parameters)) if given is None else given
-
+    @cached_property
     def _quantizer(self) -> Quantizer:
         return make_quantizer(self.options.quantizer)
 
+    @cached_property
     def _evaluator(self) -> Evaluator:
-        return make_evaluator(self.options.evaluation.evaluator)
+        return make_evaluator(self.options.evaluation)
+
+    @property
+    def _measures_again(self) -> bool:
+        return self.options.verify == "measure"
 
     def _analysis(self) -> AnalysisOptions:
         """The analysis' options, with the trial's calibration where it names none."""
@@ -327,30 +362,26 @@ class QuantizationTrial(TrialType):
         calibration = self.options.calibration.model_dump() | given.calibration
         return given.model_copy(update={"calibration": calibration})
 
-    def _model_problems(self) -> list[tuple[str, str]]:
-        model = self.options.model
-        try:
-            if is_builtin(model):
-                builtin_source(model)
-            else:
-                describe_model(Path(model))
-        except ModelError as error:
-            return [("trial.model", str(error))]
-        return []
 
-    def _practice_problems(self) -> list[tuple[str, str]]:
-        try:
-            practice = self._base_practice({})
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            return [("trial.practice", str(error))]
-        try:
-            check_rollback_path(practice, self._rollback_path({}))
-            found = self._quantizer().problems(practice)
-        except PracticeError as error:
-            return [("search.rollback_path", str(error))]
-        except (ValidationError, KeyError, ImportError):
-            return []  # said by the check of the quantizer itself
-        return [("trial.practice", said) for said in found]
+def _data(evaluated: EvaluationResult) -> dict[str, Json]:
+    data: dict[str, Json] = {"per_item": evaluated.per_item, "datasets": evaluated.datasets}
+    if evaluated.skipped:
+        data["skipped"] = list(evaluated.skipped)
+    if evaluated.note:
+        data["note"] = evaluated.note
+    return data
+
+
+def _broken(rules: tuple[StopRule, ...], evaluated: EvaluationResult) -> dict[str, Json] | None:
+    """The demand that ended an evaluation before its last dataset, if one did."""
+    if not evaluated.skipped:
+        return None
+    for rule in rules:
+        key = f"{rule.dataset}/{rule.metric}"
+        value = evaluated.metrics.get(key)
+        if value is not None and rule.broken_by(value):
+            return {"metric": key, "limit": rule.limit, "value": value}
+    return None
 
 
 def _content(calibration: Mapping[str, Any]) -> dict[str, Any]:
@@ -365,10 +396,3 @@ def _sizes_differ(folder: Path, sizes: Mapping[str, int]) -> bool:
         not (folder / name).is_file() or (folder / name).stat().st_size != size
         for name, size in sizes.items()
     )
-
-
-def _plain(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        faults = error.errors()
-        return "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in faults)
-    return str(error.args[0]) if error.args else str(error)

@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from trainables.analysis import AnalysisOptions
-from trainables.evaluation import Dataset
 from trainables.quantization import Calibration
 
 
@@ -65,32 +64,6 @@ class CalibrationOptions(Calibration):
     dataset: PathText = "builtin:calibration"
 
 
-class EvaluationOptions(BaseModel):
-    """How quality is measured: the evaluator's own options stand beside these.
-
-    Attributes:
-        type: The evaluator.
-        datasets: By the names that demands use, in the order of evaluation.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    type: str = "transformers"
-    datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _absolute_paths(self) -> EvaluationOptions:
-        for name, dataset in self.datasets.items():
-            absolute = {"path": _absolute(dataset.path)}
-            self.datasets[name] = dataset.model_copy(update=absolute)
-        return self
-
-    @property
-    def evaluator(self) -> dict[str, Any]:
-        """The evaluator's block, ``type`` included."""
-        return {"type": self.type, **(self.model_extra or {})}
-
-
 class Timeouts(_Block):
     """Seconds that a stage may take."""
 
@@ -105,6 +78,10 @@ class QuantizationOptions(_Block):
     Attributes:
         model: Folder of the float checkpoint, or ``builtin:<name>``.
         quantizer: The quantizer's block: ``type`` and its options.
+        evaluation: The evaluator's block: ``type``, ``datasets`` and its options.
+        fast_fail: Whether a candidate ends at the first dataset that fails its demand.
+        verify: What is asked of the winner before it is delivered. ``measure``: its weights are
+            measured once more. ``digest``: they are, byte for byte, those that were measured.
         device: Torch device that quantizes and evaluates.
         threads: Processor threads of a stage; None leaves it to the tool.
         trust_remote_code: Whether Python code that comes with the checkpoint may run.
@@ -115,7 +92,9 @@ class QuantizationOptions(_Block):
     practice: PracticeOptions
     quantizer: dict[str, Any] = {"type": "llmcompressor"}
     calibration: CalibrationOptions = CalibrationOptions()
-    evaluation: EvaluationOptions
+    evaluation: dict[str, Any]
+    fast_fail: bool = True
+    verify: Literal["measure", "digest"] = "measure"
     device: str = "cpu"
     threads: PositiveInt | None = None
     trust_remote_code: bool = False

@@ -76,7 +76,8 @@ class Result:
 
     Attributes:
         metrics: Named finite numbers, units in the name.
-        data: Structured results, such as a layer ranking or per-item records.
+        data: Structured results, such as a layer ranking or per-item records; ``note``: what a
+            person should know at once.
         artifacts: Name to ``{path, ...}`` of what the trial leaves on disk.
         environment: Versions of the tools that made the numbers.
     """
@@ -150,10 +151,9 @@ class TrialRun:
         Raises :class:`TrialFailure` when the program fails, dies, or runs longer than ``timeout``
         seconds.
         """
-        result_file = self.folder / "stages" / f"{stage}.json"
-        known = _read_result(result_file)
-        unchanged = all(earlier["resumed"] for earlier in self.stages)
-        if known is not None and unchanged and valid(known):
+        result_file = self._result_file(stage)
+        known = self.known(stage)
+        if known is not None and valid(known):
             self._record(stage, 0.0, resumed=True)
             return known
         result_file.unlink(missing_ok=True)
@@ -167,6 +167,14 @@ class TrialRun:
             raise _stage_failure(stage, code, result_file, excerpt, timeout)
         self._record(stage, time.monotonic() - started, resumed=False)
         return result
+
+    def known(self, stage: str) -> dict[str, Json] | None:
+        """The result of a stage that an earlier attempt finished, if no stage had to run anew."""
+        unchanged = all(earlier["resumed"] for earlier in self.stages)
+        return _read_result(self._result_file(stage)) if unchanged else None
+
+    def _result_file(self, stage: str) -> Path:
+        return self.folder / "stages" / f"{stage}.json"
 
     def _supervise(
         self, stage: str, argv: Sequence[str], timeout: float
@@ -235,7 +243,8 @@ def _surroundings() -> dict[str, str]:
     threads sleep instead of spinning: where trials share cores, spinning costs half of them.
     """
     checkout = str(Path(__file__).resolve().parent.parent)
+    theirs = os.environ.get("PYTHONPATH")
     return {
-        "PYTHONPATH": checkout,
+        "PYTHONPATH": f"{checkout}{os.pathsep}{theirs}" if theirs else checkout,
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }

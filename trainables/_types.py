@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from trainables._measurement import Measurement
 from trainables._registry import Registry
@@ -29,6 +29,11 @@ class TrialType(ABC):
     def __init__(self, options: Any, search: Any = None) -> None:
         self.options = options
         self.search = search
+
+    @classmethod
+    def schema(cls) -> dict[str, Json]:
+        """JSON schema of the ``trial`` block, definitions under ``$defs``."""
+        return TypeAdapter(cls.Options).json_schema()
 
     @abstractmethod
     def run(self, trial: TrialRun) -> Steps:
@@ -97,6 +102,17 @@ class TrialType(ABC):
     def parameter_names(self) -> frozenset[str] | None:
         """Names a search space may use; None: any."""
         return None
+
+    def practice_document(self, parameters: Mapping[str, Json]) -> dict[str, Json] | None:
+        """The quantization configuration that parameters stand for; None where there is none."""
+        return None
+
+    def pedigree(self) -> str:
+        """The model's family, under which repositories of practices file what was found.
+
+        May ask a tool and take seconds. Raises ``ValueError`` when it cannot be known.
+        """
+        raise ValueError("this sort of trial knows no family of models")
 
     def deliver(self, verified: Measurement, folder: Path) -> None:
         """Move what a verification measured from its trial's folder into ``folder``.

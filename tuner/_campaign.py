@@ -132,6 +132,11 @@ class Campaign(Strategy):
         """Tickets in flight by proposal number."""
         return self._live
 
+    def unfinished(self) -> frozenset[str]:
+        """Identities of what is in flight or about to be repeated."""
+        tickets = [*self._live.values(), *self._retries]
+        return frozenset(ticket.identity for ticket in tickets)
+
     def ask(self) -> Proposal | Wait | Done:
         if self._final is not None:
             return self._final
@@ -366,7 +371,7 @@ class Campaign(Strategy):
 
 
 _WHY_BASELINE = "baseline: what the demands are relative to"
-_WHY_VERIFICATION = "verification: the delivered weights, loaded and measured again"
+_WHY_VERIFICATION = "verification: is what would be delivered the winner?"
 
 
 def _outcome(measurement: Measurement) -> Outcome:

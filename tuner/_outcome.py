@@ -112,8 +112,12 @@ def _failed(failure: str, message: str) -> Outcome:
 
 
 def _sentence(failure: Mapping[str, Any]) -> str:
+    """Where, what, and what to do."""
+    stage, said = failure.get("stage", ""), str(failure.get("message"))
+    if stage and stage not in said:
+        said = f"{stage}: {said}"
     suggestion = failure.get("suggestion")
-    return f"{failure.get('message')}; {suggestion}" if suggestion else str(failure.get("message"))
+    return f"{said}; {suggestion}" if suggestion else said
 
 
 def _set_aside(file: Path) -> None:

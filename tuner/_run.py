@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from cluster import Connection, connect, infeasible, slots, sweep, write_json
@@ -24,18 +21,20 @@ from trainables import (
     how_to_install,
     missing_modules,
 )
-from tuner._campaign import Campaign, Event
+from tuner._campaign import Campaign, Event, Known
 from tuner._delivery import Delivery
 from tuner._identity import Identifier
+from tuner._imported import ImportingLedger
+from tuner._interruption import Signals, Watchdog
 from tuner._outcome import Carrier
 from tuner._report import RunResult, summarize
 from tuner._store import RunRecord, RunStore, now
-from tuner._terminal import Say, Terminal
+from tuner._storyteller import Storyteller
+from tuner._terminal import Terminal
 from tuner._view import RunView
 from tuner.experiment import Experiment
+from tuner.views.msmodelslim import ImportedAccuracy
 
-_WATCH_SECONDS = 1.0
-_LEAVE_SECONDS = 15.0
 _EXPORT_SECONDS = 5.0
 """How often metrics and ``status.json`` are renewed while nothing else happens."""
 
@@ -53,7 +52,7 @@ class Session:
         self._resume = resume
         self._exported = 0.0
         self._kept: set[str] | None = None
-        self._signals = _Signals()
+        self._signals = Signals()
 
     def run(self) -> RunResult:
         """Search until a verdict, deliver, and say what came of it.
@@ -90,6 +89,7 @@ class Session:
         self._view = RunView(experiment.name, experiment.objective, record.spent_s)
         self._ledger = self.store.ledger()
         self._delivery = Delivery(self.store, experiment.trial)
+        self._storyteller = Storyteller(experiment, self.store)
         with Terminal(self._view) as self._terminal:
             for fault in self._ledger.faults:
                 self._terminal.say(fault, "yellow")
@@ -157,7 +157,7 @@ class Session:
                 on_report=self._on_report,
                 on_tick=lambda: self._on_tick(carrier),
             )
-            with _Watchdog(connection, self._terminal.say), self._signals.gracefully():
+            with Watchdog(connection, self._terminal.say), self._signals.gracefully():
                 carry_out(job, restore=restore)
 
     @contextmanager
@@ -186,12 +186,17 @@ class Session:
 
     def _new_campaign(self, record: RunRecord, *, quiet: bool = False) -> Campaign:
         experiment = self.experiment
+        known: Known = self._ledger
+        identify: Callable[[Proposal], str] = self._identify
+        if (imported := ImportedAccuracy.of_run(self.store.folder)) is not None:
+            known = importing = ImportingLedger(self._ledger, imported, experiment, identify)
+            identify = importing.identify
         return Campaign(
             experiment.search.strategy(),
             objective=experiment.objective,
             budget=experiment.budget,
-            known=self._ledger,
-            identify=self._identify,
+            known=known,
+            identify=identify,
             verifies=experiment.trial.verifies(),
             spent=lambda: self._ledger.spent(record.run_id),
             observe=_ignore if quiet else self._on_event,
@@ -200,6 +205,7 @@ class Session:
     def _on_event(self, event: Event) -> None:
         row = self._view.on_event(event)
         self._terminal.event(event, row)
+        self._storyteller.on_event(event, self._ledger, self._campaign.baseline)
         ticket = event.ticket
         self.store.log_event(
             {
@@ -212,6 +218,11 @@ class Session:
             }
         )
         self._save_status("running")
+        self._tell()
+
+    def _tell(self, result: RunResult | None = None, verified: Measurement | None = None) -> None:
+        for note in self._storyteller.tell(self._campaign.best(), result, verified):
+            self._terminal.say(note, "yellow")
 
     def _on_report(self, report: Any) -> None:
         if self._view.on_report(report):
@@ -240,7 +251,7 @@ class Session:
     def _prune(self) -> None:
         """Keep weights of what is in flight and of the best so far, no others."""
         best = self._campaign.best()
-        keep = {ticket.identity for ticket in self._campaign.live().values()}
+        keep = set(self._campaign.unfinished())
         if best is not None:
             winner = replace(best, kind="verification", repeat=0)
             keep |= {self._campaign.identify(best), self._campaign.identify(winner)}
@@ -263,6 +274,7 @@ class Session:
         self.store.prune([])
         record.finished, record.verdict = True, done.verdict
         self._save_status(done.verdict, result)
+        self._tell(result, verified)
         return result
 
     def _verification(self, best: Proposal) -> Measurement | None:
@@ -295,80 +307,6 @@ class Session:
 
 def _ignore(event: Event) -> None:
     """A rehearsal of the search against the ledger is nothing to report."""
-
-
-class _Watchdog:
-    """Ends a session whose private Ray has died: Ray Tune itself may wait for it for ever.
-
-    Measurements are on disk and trials end with their workers, so leaving at once loses nothing.
-    """
-
-    def __init__(self, connection: Connection, say: Say) -> None:
-        self._connection = connection
-        self._say = say
-        self._over = threading.Event()
-
-    def __enter__(self) -> _Watchdog:
-        threading.Thread(target=self._watch, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-
-    def _watch(self) -> None:
-        while not self._over.wait(_WATCH_SECONDS):
-            if self._connection.lost:
-                self._say(f"{self._connection.lost}; resume continues where it stopped")
-                os.kill(os.getpid(), signal.SIGUSR1)
-                if not self._over.wait(_LEAVE_SECONDS):
-                    os._exit(1)
-                return
-
-
-class _Signals:
-    """SIGINT and SIGTERM end a session in order: Ray saves its state, trials are taken down.
-
-    While Ray Tune runs, it is asked to stop by the signal it understands; before and after,
-    the signal unwinds our own stack.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._graceful = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.getsignal(number)
-            self.install()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def install(self) -> None:
-        """Take the signals (again: starting Ray takes SIGTERM for itself)."""
-        for number in self._before:
-            signal.signal(number, self._handle)
-
-    @contextmanager
-    def gracefully(self) -> Iterator[None]:
-        """While inside, a signal lets Ray Tune end its loop instead of raising."""
-        self._graceful = True
-        try:
-            yield
-        finally:
-            self._graceful = False
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        first = self.received is None
-        self.received = number
-        if self._graceful and first:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        else:
-            raise KeyboardInterrupt
 
 
 def resolve_run_folder(folder: Path) -> Path:

@@ -133,10 +133,13 @@ class RunView:
             judgement = judge(self.objective, outcome.metrics, baseline)
         except BaselineMissing:
             return "held until the baseline is measured"
-        parts = [str(check) for check in judgement.checks]
+        noted = "note" in outcome.data
+        parts = [str(check) for check in judgement.checks if check.value is not None or not noted]
         named = self.objective.maximize or self.objective.minimize
         if named:
             parts.insert(0, self._metric(named, outcome.metrics))
+        if note := outcome.data.get("note"):
+            parts.append(str(note))
         return ("satisfied: " if judgement.satisfied else "not satisfied: ") + ", ".join(parts)
 
     def remaining_seconds(self) -> float | None:

@@ -3,7 +3,7 @@
 The stage program is ``python -m trainables.analysis.analyze``.
 """
 
-from trainables.analysis._groups import fused_groups
+from trainables.analysis._groups import block_groups, fused_groups
 from trainables.analysis._options import METRICS, AnalysisOptions, AnalysisRequest
 from trainables.analysis._picture import write_picture
 from trainables.analysis._table import table, write_table
@@ -12,6 +12,7 @@ __all__ = [
     "METRICS",
     "AnalysisOptions",
     "AnalysisRequest",
+    "block_groups",
     "fused_groups",
     "table",
     "write_picture",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from trainables.quantization import fused_with
 
@@ -24,6 +24,20 @@ def fused_groups(layers: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
+def block_groups(layers: Sequence[str]) -> list[tuple[str, ...]]:
+    """``layers`` in groups of one decoder block each; a layer outside of blocks stays alone."""
+    groups: dict[str, list[str]] = {}
+    for layer in layers:
+        groups.setdefault(block_name(layer) or layer, []).append(layer)
+    return [tuple(group) for group in groups.values()]
+
+
+def block_name(layer: str) -> str | None:
+    """Name of the decoder block a layer is in, such as ``model.layers.3``; None for none."""
+    found = re.match(r".*?(?:^|\.)\d+(?=\.)", layer)
+    return found[0] if found else None
+
+
 def _group_key(layer: str) -> str:
     if match := _EXPERTS.fullmatch(layer):
         return match[1]
@@ -38,8 +52,10 @@ def block_number(group: Sequence[str]) -> int | None:
     return int(found[1]) if found else None
 
 
-def short_name(group: Iterable[str]) -> str:
+def short_name(group: Sequence[str]) -> str:
     """What a group is within its block, such as ``self_attn.q/k/v_proj`` or ``mlp.experts``."""
+    if group[0].rpartition(".")[2].isdigit():
+        return "whole block"
     names = [re.sub(r"^.*?(?:^|\.)\d+\.", "", name) for name in group]
     if match := _EXPERTS.fullmatch(f".{names[0]}"):
         return match[1][1:]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainables._program import StageError
 from trainables.analysis._distribution import Distribution
+from trainables.analysis._groups import fused_groups
 from trainables.analysis._ranking import Scored
 from trainables.quantization import LinearScheme
 from trainables.quantization._fake import (
@@ -72,16 +73,18 @@ def hooked(subject: Subject, **hooks: Callable[[str], Callable[..., None]]) -> A
 def distribution_scores(subject: Subject, metric: str, on: str) -> list[Scored]:
     """Groups by how outliers stretch their inputs, or their weights (rows are channels).
 
-    Layers of a group mostly have the same input, which then counts once; of their weights, the
-    worst decides.
+    Layers that are fused mostly have the same input, which then counts once. Of several inputs,
+    and of weights, the worst decides.
     """
     if on == "weights":
         found = [
             [_weight_scores(subject.layer(name)) for name in group] for group in subject.groups
         ]
-        chosen = [max(each, key=lambda scores: scores[metric]) for each in found]
     else:
-        chosen = [each.scores() for each in _activations(subject)]
+        parts = [fused_groups(group) for group in subject.groups]
+        scores = _activation_scores(subject, [part for own in parts for part in own])
+        found = [[scores[part] for part in own] for own in parts]
+    chosen = [max(each, key=lambda scores: scores[metric]) for each in found]
     return [
         Scored(group, scores[metric], scores)
         for group, scores in zip(subject.groups, chosen, strict=True)
@@ -94,9 +97,9 @@ def _weight_scores(layer: Any) -> dict[str, float]:
     return distribution.scores()
 
 
-def _activations(subject: Subject) -> list[Distribution]:
-    found = [Distribution() for _ in subject.groups]
-    owner = {name: index for index, group in enumerate(subject.groups) for name in group}
+def _activation_scores(subject: Subject, parts: Sequence[Group]) -> dict[Group, dict[str, float]]:
+    found = [Distribution() for _ in parts]
+    owner = {name: index for index, part in enumerate(parts) for name in part}
     seen: tuple[int, Tensor] | None = None
 
     def watch(name: str) -> Callable[..., None]:
@@ -111,16 +114,21 @@ def _activations(subject: Subject) -> list[Distribution]:
         return hook
 
     subject.run(pre=watch)
-    return found
+    return {part: each.scores() for part, each in zip(parts, found, strict=True)}
 
 
 @dataclass
-class _Error:
-    """Sums over all output values of a layer, in float64."""
+class OutputError:
+    """Sums over all output values of a module, in float64."""
 
     squares: float = 0.0
     outputs: float = 0.0
     values: int = 0
+
+    def add(self, error: Tensor, output: Tensor) -> None:
+        self.squares += float(error.double().square().sum())
+        self.outputs += float(output.double().square().sum())
+        self.values += output.numel()
 
 
 def mse_scores(subject: Subject) -> list[Scored]:
@@ -128,23 +136,21 @@ def mse_scores(subject: Subject) -> list[Scored]:
 
     The detail ``relative`` is the squared error by the squared output.
     """
-    errors = {name: _Error() for name in subject.schemes}
+    errors = {name: OutputError() for name in subject.schemes}
     fake = FakeLayers(subject)
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            error = errors[name]
-            error.squares += float(fake.error(name, inputs[0], output).double().square().sum())
-            error.outputs += float(output.double().square().sum())
-            error.values += output.numel()
+            errors[name].add(fake.error(name, inputs[0], output), output)
 
         return hook
 
     subject.run(post=watch)
-    return [_mean_error(group, [errors[name] for name in group]) for group in subject.groups]
+    return [mean_error(group, [errors[name] for name in group]) for group in subject.groups]
 
 
-def _mean_error(group: Group, errors: Sequence[_Error]) -> Scored:
+def mean_error(group: Group, errors: Sequence[OutputError]) -> Scored:
+    """A group by the mean of all its squared errors."""
     squares = sum(error.squares for error in errors)
     outputs = sum(error.outputs for error in errors)
     mean = squares / max(1, sum(error.values for error in errors))

@@ -1,6 +1,9 @@
-"""Evaluation: what a model can still do, as metrics with standard errors. No torch here.
+"""Evaluation: what a model can still do, as metrics. No torch here.
 
-The stage program is ``python -m trainables.evaluation.evaluate``.
+``transformers`` and its like run in the stage program ``trainables.evaluation.evaluate``;
+``aisbench`` serves the model and runs ``trainables.evaluation.precheck``, then
+``trainables.evaluation.run_aisbench`` for each dataset. What an evaluator has to keep is checked
+by :mod:`trainables.evaluation.testing`.
 """
 
 from trainables.evaluation._data import (
@@ -12,24 +15,37 @@ from trainables.evaluation._data import (
     read_choices,
     read_text,
 )
+from trainables.evaluation._evaluator import (
+    EvaluationResult,
+    Evaluator,
+    Subject,
+    evaluation_schema,
+    evaluator_type,
+    evaluator_types,
+    make_evaluator,
+    register_evaluator,
+    resolved_block,
+)
+from trainables.evaluation._in_process import EvaluationRequest, InProcessEvaluator
 from trainables.evaluation._options import (
     CHOICE_METRICS,
     SE_SUFFIX,
     TEXT_METRICS,
     ChoiceDataset,
     Dataset,
+    EvaluationOptions,
+    PathText,
     StopRule,
     TextDataset,
     TransformersOptions,
 )
-from trainables.evaluation._registry import (
-    EvaluationRequest,
-    EvaluationResult,
-    Evaluator,
-    evaluator_type,
-    evaluator_types,
-    make_evaluator,
-    register_evaluator,
+from trainables.evaluation._prechecks import (
+    Fault,
+    Precheck,
+    PrecheckOptions,
+    make_precheck,
+    precheck_types,
+    register_precheck,
 )
 from trainables.evaluation._statistics import Difference, metrics, paired_difference
 from trainables.evaluation._transformers import TransformersEvaluator
@@ -44,21 +60,33 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "Difference",
+    "EvaluationOptions",
     "EvaluationRequest",
     "EvaluationResult",
     "Evaluator",
+    "Fault",
+    "InProcessEvaluator",
+    "PathText",
+    "Precheck",
+    "PrecheckOptions",
     "StopRule",
+    "Subject",
     "TextDataset",
     "TransformersEvaluator",
     "TransformersOptions",
     "dataset_digest",
     "dataset_file",
+    "evaluation_schema",
     "evaluator_type",
     "evaluator_types",
     "make_evaluator",
+    "make_precheck",
     "metrics",
     "paired_difference",
+    "precheck_types",
     "read_choices",
     "read_text",
     "register_evaluator",
+    "register_precheck",
+    "resolved_block",
 ]

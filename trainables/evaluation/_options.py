@@ -1,15 +1,33 @@
-"""What an experiment may say about evaluation: datasets, stop rules, evaluators' options."""
+"""What an experiment may say about evaluation in a process of its own: datasets, stop rules."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 TEXT_METRICS = ("perplexity", "nll", "next_token_accuracy")
 CHOICE_METRICS = ("accuracy", "accuracy_normalized")
 SE_SUFFIX = "_se"
 """Every metric ``m`` comes with its standard error ``m_se``, unless there is only one item."""
+
+
+def _absolute(path: str) -> str:
+    """Nodes and later sessions have other working folders."""
+    return path if path.startswith("builtin:") else str(Path(path).expanduser().absolute())
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
+"""A path, made absolute, or ``builtin:<name>``."""
 
 
 class _Strict(BaseModel):
@@ -27,7 +45,7 @@ class TextDataset(_Strict):
     """
 
     kind: Literal["text"] = "text"
-    path: str
+    path: PathText
     tokens: PositiveInt = 4096
     window: int = Field(default=512, ge=2)
 
@@ -55,7 +73,7 @@ class ChoiceDataset(_Strict):
     """
 
     kind: Literal["multiple_choice"]
-    path: str
+    path: PathText
     items: PositiveInt | None = None
     prompt: str = "Question: {question}\nAnswer:"
 
@@ -94,7 +112,19 @@ class StopRule(_Strict):
         return value < self.limit if self.direction == "higher" else value > self.limit
 
 
-class TransformersOptions(_Strict):
+class EvaluationOptions(_Strict):
+    """The ``evaluation`` block of an evaluator that reads these datasets.
+
+    Attributes:
+        type: The evaluator.
+        datasets: By the names that demands use, in the order of evaluation.
+    """
+
+    type: str
+    datasets: Annotated[dict[str, Dataset], Field(min_length=1)]
+
+
+class TransformersOptions(EvaluationOptions):
     """Options of the evaluator ``transformers``.
 
     Attributes:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables._extras import how_to_install, missing_modules
 from trainables._program import StageError
+from trainables._trial import Json
 from trainables.evaluation._data import DatasetError, dataset_digest, read_choices, read_text
+from trainables.evaluation._evaluator import EvaluationResult, register_evaluator
+from trainables.evaluation._in_process import EvaluationRequest, InProcessEvaluator
 from trainables.evaluation._options import Dataset, TextDataset, TransformersOptions
-from trainables.evaluation._registry import (
-    EvaluationRequest,
-    EvaluationResult,
-    Evaluator,
-    Json,
-    register_evaluator,
-)
 from trainables.evaluation._statistics import metrics
 from trainables.models import ModelError, describe_model
 
@@ -28,7 +23,7 @@ _NEEDED = ("torch", "transformers", "compressed_tensors")
 
 
 @register_evaluator("transformers")
-class TransformersEvaluator(Evaluator):
+class TransformersEvaluator(InProcessEvaluator):
     """Perplexity of texts and accuracy of multiple choice, by log-likelihood.
 
     Takes any causal model transformers can load. Of a checkpoint in compressed-tensors format the
@@ -36,21 +31,22 @@ class TransformersEvaluator(Evaluator):
     """
 
     Options = TransformersOptions
+    options: TransformersOptions
 
-    def problems(self, datasets: Mapping[str, Dataset]) -> list[tuple[str, str]]:
+    def problems(self) -> list[tuple[str, str]]:
         found = []
         missing = [name for name in missing_modules("quantize") if name in _NEEDED]
         if missing:
-            found.append(("", f"{', '.join(missing)} missing: {how_to_install('quantize')}"))
-        for name, dataset in datasets.items():
+            found.append(("type", f"{', '.join(missing)} missing: {how_to_install('quantize')}"))
+        for name, dataset in self.options.datasets.items():
             try:
                 _read(dataset)
             except DatasetError as error:
-                found += [(f"{name}.path", problem) for problem in error.problems]
+                found += [(f"datasets.{name}.path", problem) for problem in error.problems]
         return found
 
-    def identity(self, datasets: Mapping[str, Dataset]) -> Json:
-        options: TransformersOptions = self.options
+    def identity(self) -> Json:
+        options = self.options
         return {
             "type": options.type,
             "dtype": options.dtype,
@@ -59,7 +55,7 @@ class TransformersEvaluator(Evaluator):
                     **dataset.model_dump(mode="json", exclude={"path"}),
                     "digest": dataset_digest(dataset.path),
                 }
-                for name, dataset in datasets.items()
+                for name, dataset in options.datasets.items()
             },
         }
 
@@ -76,7 +72,7 @@ class TransformersEvaluator(Evaluator):
         from trainables.evaluation._score import LanguageModel
 
         clock.lap("import")
-        options: TransformersOptions = self.options
+        options = self.options
         if request.threads:
             torch.set_num_threads(request.threads)
         model, tokenizer = load_model(

@@ -5,12 +5,15 @@ stage program ``trainables.quantization.quantize``.
 """
 
 from trainables.quantization._calibration import Calibration, CalibrationError, calibration_digest
+from trainables.quantization._device import Device, parse_device
 from trainables.quantization._fallback import (
     check_rollback_path,
     default_rollback_path,
     with_added_fallback,
     with_fallback,
 )
+from trainables.quantization._msmodelslim_errors import failure_report
+from trainables.quantization._msmodelslim_tool import MsModelSlimOptions, pedigree
 from trainables.quantization._patterns import (
     engine_patterns,
     fallback_patterns,
@@ -19,7 +22,13 @@ from trainables.quantization._patterns import (
     split_groups,
     unmatched_patterns,
 )
-from trainables.quantization._practice import Practice, PracticeError, parse_practice
+from trainables.quantization._practice import (
+    LinearQuant,
+    Practice,
+    PracticeError,
+    parse_practice,
+    processes,
+)
 from trainables.quantization._quantizers import (
     Quantized,
     QuantizeJob,
@@ -40,8 +49,11 @@ __all__ = [
     "SCHEMES",
     "Calibration",
     "CalibrationError",
+    "Device",
+    "LinearQuant",
     "LinearScheme",
     "LinearTarget",
+    "MsModelSlimOptions",
     "Practice",
     "PracticeError",
     "QuantizeJob",
@@ -52,6 +64,7 @@ __all__ = [
     "check_rollback_path",
     "default_rollback_path",
     "engine_patterns",
+    "failure_report",
     "fallback_patterns",
     "fused_with",
     "is_excluded",
@@ -59,8 +72,11 @@ __all__ = [
     "linear_targets",
     "make_quantizer",
     "named_scheme",
+    "parse_device",
     "parse_practice",
+    "pedigree",
     "practice_from_scheme",
+    "processes",
     "quantizers",
     "register_quantizer",
     "split_groups",

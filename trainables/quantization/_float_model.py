@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from trainables._program import StageError
-from trainables.models import ModelError, describe_model
+from trainables.models import ModelError
 from trainables.quantization._calibration import Calibration, CalibrationError, shuffled_texts
-from trainables.quantization._patterns import split_groups
+from trainables.quantization._checkpoint import check_groups, describe_float_model
 from trainables.quantization._practice import PracticeError
 from trainables.quantization._quantizers import QuantizeJob
 from trainables.quantization._scheme import LinearScheme
@@ -66,13 +64,10 @@ def load_float_model(
         StageError: The checkpoint is unreadable or quantized already, the device is not there,
             or the practice does not fit the layers.
     """
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
     try:
-        facts = describe_model(job.model)
-        if facts.quantization is not None:
-            raise ModelError(
-                f"{job.model} is quantized already ({facts.quantization}); "
-                "name the float checkpoint it was made from"
-            )
+        describe_float_model(job.model)
         options = {"trust_remote_code": job.trust_remote_code, "local_files_only": True}
         tokenizer = AutoTokenizer.from_pretrained(job.model, **options)
         model = prepare(AutoModelForCausalLM.from_pretrained(job.model, dtype="auto", **options))
@@ -108,12 +103,7 @@ def _device(name: str) -> torch.device:
 def _check_layers(layers: Mapping[str, LinearScheme | None], linears: Mapping[str, Any]) -> None:
     if not any(layers.values()):
         raise PracticeError("the practice leaves every linear layer of the model in float")
-    split = split_groups({name: scheme is not None for name, scheme in layers.items()})
-    if split:
-        raise PracticeError(
-            f"engines run {', '.join(split[0])} as one matrix, yet the practice quantizes only "
-            f"some of them ({len(split)} such groups); exclude all of a group or none"
-        )
+    check_groups({name: scheme is not None for name, scheme in layers.items()})
     for name, scheme in layers.items():
         inputs = linears[name].in_features
         size = scheme.weight.group_size if scheme else None
@@ -160,18 +150,3 @@ def run_batches(model: Any, batches: list[Tensor]) -> None:
     with torch.inference_mode():
         for ids in batches:
             model(input_ids=ids, logits_to_keep=1)
-
-
-class Phases:
-    """Seconds by phase: ``with phases("save"): ...``."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(time.monotonic() - started, 3)

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 
 from trainables.quantization._compressed import config_groups, ignored, shard_size
 from trainables.quantization._float_model import (
-    Phases,
     calibration_batches,
     load_float_model,
 )
 from trainables.quantization._llmcompressor import smoothing_strength
+from trainables.quantization._phases import Phases
 from trainables.quantization._practice import OtherProcess, processes
 from trainables.quantization._quantizers import Quantized, QuantizeJob
 

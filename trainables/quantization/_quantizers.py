@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 
 from trainables._registry import Registry
-from trainables.quantization._calibration import Calibration
+from trainables.quantization._calibration import Calibration, calibration_digest
 from trainables.quantization._practice import Practice
 from trainables.quantization._scheme import LinearScheme
 
@@ -26,6 +26,7 @@ class QuantizeJob:
         calibration: With which data.
         device: ``cpu``, ``cuda:0``, ``npu:0``.
         trust_remote_code: Whether Python files of the checkpoint may be run.
+        threads: Processor threads to use; None leaves their number to the tool.
     """
 
     model: Path
@@ -33,23 +34,25 @@ class QuantizeJob:
     calibration: Calibration
     device: str = "cpu"
     trust_remote_code: bool = False
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What a quantizer did.
+    """What a quantizer was to do, and did if the weights agree.
 
     Attributes:
-        layers: Every linear layer but the output head, and its scheme; None for float.
+        layers: Every linear layer but the output head: its scheme, or the tool's own name for it
+            (such as ``W4A8_DYNAMIC``) in a format of its own; None for float.
         head: Name of the output head, which stays in float; None when the model has none.
         seconds: Duration of each phase.
-        calibration_tokens: Tokens the model was shown.
+        calibration_tokens: Tokens the model was shown; None when the tool does not count them.
     """
 
-    layers: Mapping[str, LinearScheme | None]
+    layers: Mapping[str, LinearScheme | str | None]
     head: str | None
     seconds: Mapping[str, float] = field(default_factory=dict)
-    calibration_tokens: int = 0
+    calibration_tokens: int | None = 0
 
 
 class Quantizer(ABC):
@@ -81,13 +84,42 @@ class Quantizer(ABC):
     def problems(self, practice: Practice) -> list[str]:
         """What this tool cannot do of ``practice``, each with its path; cheap and without torch."""
 
+    def obstacles(self, model: Path, output: Path, device: str) -> list[str]:
+        """Why the tool cannot work on these paths or this device; nothing by default."""
+        return []
+
+    def calibration_identity(self, practice: Practice, calibration: Calibration) -> dict[str, Any]:
+        """What of the calibration decides the weights, wherever its file lies.
+
+        ``content`` is the SHA-256 of the file that will be used; None when it is not known.
+
+        Raises:
+            CalibrationError: There is no such file.
+        """
+        rest = calibration.model_dump(exclude={"dataset"})
+        return {**rest, "content": calibration_digest(calibration.dataset)}
+
+    def pedigree(self) -> str:
+        """The model's family in the tool's repository of practices.
+
+        Raises ``ValueError`` when there is no such thing, or it cannot be known.
+        """
+        raise ValueError(f"the quantizer {self.name} has no repository of practices")
+
     @abstractmethod
     def quantize(self, job: QuantizeJob, folder: Path) -> Quantized:
-        """Write weights and ``config.json`` in compressed-tensors form into the empty ``folder``.
+        """Write weights and ``config.json`` into the empty ``folder``.
 
         Raises:
             StageError: The model or the data cannot be used, or the tool failed.
         """
+
+    def verify(self, job: QuantizeJob, folder: Path, quantized: Quantized) -> list[str]:
+        """What is wrong with the weights in ``folder``, by the tensors themselves; empty when
+        nothing is. A tool that writes something else than compressed-tensors checks it here."""
+        from trainables.quantization._verify import verify_artifact
+
+        return verify_artifact(folder, job.model, quantized)
 
 
 _QUANTIZERS: Registry[Quantizer] = Registry(
@@ -95,6 +127,7 @@ _QUANTIZERS: Registry[Quantizer] = Registry(
     "npu_tuner.quantizers",
     {
         "llmcompressor": "trainables.quantization._llmcompressor",
+        "msmodelslim": "trainables.quantization._msmodelslim",
         "torch_reference": "trainables.quantization._reference",
     },
 )

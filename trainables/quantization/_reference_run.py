@@ -17,11 +17,11 @@ from trainables.quantization._fake import Parameters, RangeObserver, weight_para
 from trainables.quantization._fake import quantize as integers
 from trainables.quantization._float_model import (
     FloatModel,
-    Phases,
     calibration_batches,
     load_float_model,
     run_batches,
 )
+from trainables.quantization._phases import Phases
 from trainables.quantization._quantizers import Quantized, QuantizeJob
 
 

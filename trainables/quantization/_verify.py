@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,25 @@ from trainables.quantization._quantizers import Quantized
 from trainables.quantization._scheme import LinearScheme
 
 _EXPERT = re.compile(r"(.+)\.\d+\.[^.]+")
-_FLOATS = frozenset({"F32", "F16", "BF16"})
+FLOATS = frozenset({"F32", "F16", "BF16"})
 
 
-def verify_artifact(folder: Path, source: Path, quantized: Quantized) -> list[str]:
-    """What is wrong with the weights in ``folder``; empty when nothing is.
+def verify_artifact(
+    folder: Path,
+    source: Path,
+    quantized: Quantized,
+    spare: Callable[[str], bool] = lambda name: False,
+) -> list[str]:
+    """What is wrong with the compressed-tensors weights in ``folder``; empty when nothing is.
 
     Looks at the tensors themselves, not at what the configuration claims of them: all files of
     the index are there and whole, every layer is in integers or in float as planned, all scales
-    are positive and finite, and nothing the float checkpoint has is missing.
+    are positive and finite, and nothing the float checkpoint has is missing, except tensors for
+    which ``spare`` is true.
     """
     try:
-        tensors = _tensors(folder)
-        known = _tensors(source)
+        tensors = tensor_headers(folder)
+        known = tensor_headers(source)
     except ModelError as error:
         return [str(error)]
     problems = [
@@ -36,12 +42,14 @@ def verify_artifact(folder: Path, source: Path, quantized: Quantized) -> list[st
         for name, scheme in quantized.layers.items()
         for fault in _layer_faults(name, scheme, tensors)
     ]
-    problems += _missing(known, tensors, quantized)
+    problems += index_faults(folder, tensors)
+    problems += missing_tensors(known, tensors, quantized, spare)
     problems += _config_faults(folder, quantized)
-    return problems + list(_scale_faults(folder))
+    problems += _bias_faults(folder, tensors.keys() - known.keys())
+    return problems + list(scale_faults(folder))
 
 
-def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
+def tensor_headers(folder: Path) -> dict[str, dict[str, Any]]:
     """Header entries of all safetensors files of a checkpoint; files of other forms have none."""
     found: dict[str, dict[str, Any]] = {}
     for name in weight_files(folder):
@@ -50,8 +58,19 @@ def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _missing(
-    known: dict[str, dict[str, Any]], tensors: dict[str, dict[str, Any]], quantized: Quantized
+def index_faults(folder: Path, tensors: Mapping[str, Any]) -> Iterator[str]:
+    """Tensors that an index lists and no file has."""
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        for name in sorted(listed.keys() - tensors.keys()):
+            yield f"{index.name} lists {name}, which no file has"
+
+
+def missing_tensors(
+    known: Mapping[str, dict[str, Any]],
+    tensors: Mapping[str, dict[str, Any]],
+    quantized: Quantized,
+    spare: Callable[[str], bool],
 ) -> Iterator[str]:
     """Tensors of the float checkpoint that should be in the other just as they are, and are not.
 
@@ -63,17 +82,21 @@ def _missing(
     for name, tensor in known.items():
         same = tensors.get(name, {}).get("shape") == tensor["shape"]
         joined = name.rpartition(".")[0] in experts
-        if not (same or joined or name in changed or name == f"{quantized.head}.weight"):
+        expected = not (joined or name in changed or name == f"{quantized.head}.weight")
+        if expected and not same and not spare(name):
             yield f"{name} is missing or has another shape"
 
 
 def _layer_faults(
-    name: str, scheme: LinearScheme | None, tensors: dict[str, dict[str, Any]]
+    name: str, scheme: LinearScheme | str | None, tensors: Mapping[str, dict[str, Any]]
 ) -> Iterator[str]:
+    if isinstance(scheme, str):
+        yield f"should be {scheme}, which compressed-tensors does not know"
+        return
     present = {suffix for suffix in _SUFFIXES if f"{name}.{suffix}" in tensors}
     kind = tensors.get(f"{name}.weight", {}).get("dtype")
     if scheme is None:
-        if present != {"weight"} or kind not in _FLOATS:
+        if present != {"weight"} or kind not in FLOATS:
             yield f"should be in float, but has {_content(present, kind)}"
         return
     activation = scheme.activation
@@ -83,7 +106,8 @@ def _layer_faults(
         expected |= {"input_scale"} | (set() if activation.symmetric else {"input_zero_point"})
     if not scheme.weight.symmetric:
         expected |= {"weight_zero_point"}
-    if not expected <= present or (not packed and kind != "I8"):
+    shifted = activation is not None and activation.symmetric and "input_zero_point" in present
+    if not expected <= present or shifted or (not packed and kind != "I8"):
         yield f"should have {', '.join(sorted(expected))}, but has {_content(present, kind)}"
 
 
@@ -104,23 +128,49 @@ def _content(present: set[str], kind: str | None) -> str:
 def _config_faults(folder: Path, quantized: Quantized) -> list[str]:
     """Layers the configuration tells engines to take for something else than they are.
 
-    It may ignore more than linear layers: routers, which engines implement as such.
+    It may ignore more than linear layers: routers, which engines implement as such. Where nothing
+    is quantized, it needs to say nothing.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    listed = set((config.get("quantization_config") or {}).get("ignore") or ())
     integer = {name for name, scheme in quantized.layers.items() if scheme is not None}
-    floats = quantized.layers.keys() - integer
-    floats |= set() if quantized.head is None else {quantized.head}
-    return [f"config.json ignores {name}" for name in sorted(listed & integer)] + [
-        f"config.json does not ignore {name}" for name in sorted(floats - listed)
+    if integer and "quantization_config" not in config:
+        return ["config.json has no quantization_config, so engines take integers for floats"]
+    entries = (config.get("quantization_config") or {}).get("ignore") or ()
+    floats = quantized.layers.keys() - integer if integer else set()
+    floats |= {quantized.head} if integer and quantized.head is not None else set()
+    return [f"config.json ignores {name}" for name in sorted(integer) if listed(name, entries)] + [
+        f"config.json does not ignore {name}"
+        for name in sorted(floats)
+        if not listed(name, entries)
     ]
 
 
-def _scale_faults(folder: Path) -> Iterator[str]:
+def _bias_faults(folder: Path, added: set[str]) -> Iterator[str]:
+    """Biases the float checkpoint has not, and engines therefore would not load."""
+    for file in weight_files(folder):
+        with safe_open(folder / file, framework="pt") as tensors:
+            for name in added.intersection(tensors.keys()):
+                if name.endswith(".bias") and bool(tensors.get_tensor(name).any()):
+                    yield f"{name} is not 0, but the model has no such bias for engines to load"
+
+
+def listed(name: str, entries: Iterable[str]) -> bool:
+    """Whether ``ignore`` of a quantization config covers a layer: by name, or by a regular
+    expression after ``re:``, which has to match at the start only."""
+    return any(
+        re.match(entry[3:], name) is not None if entry.startswith("re:") else entry == name
+        for entry in entries
+    )
+
+
+def scale_faults(folder: Path) -> Iterator[str]:
+    """Scales that no engine could compute with."""
     for file in weight_files(folder):
         with safe_open(folder / file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 if name.endswith("_scale"):
                     scale = tensors.get_tensor(name)
+                    if scale.dtype == torch.uint8:
+                        continue  # a power of two, as its exponent
                     if not bool(torch.isfinite(scale).all() and (scale > 0).all()):
                         yield f"{name} is not positive and finite everywhere"

@@ -7,15 +7,16 @@ Request::
      "seed"}, "device": "cpu", "threads": null, "trust_remote_code": false}
 
 ``calibration`` may be left out or name less; its dataset is then the practice's. ``threads`` null
-leaves their number to torch. Result::
+leaves their number to the tool. Result::
 
     {"artifact": folder, "quantized_layers": [...], "fallback_layers": [...],
      "files": {name: sha256}, "sizes": {name: bytes}, "bytes": int, "compression": float,
      "calibration": {"tokens", "digest"}, "seconds": {phase: float},
      "tools": {name: version}, "unmatched_patterns": [...]}
 
-``unmatched_patterns`` are those of the practice that cover no layer. The output folder appears when
-the weights in it are complete and verified, not before.
+``tokens`` and ``digest`` are null where the tool keeps them to itself. ``unmatched_patterns`` are
+those of the practice that cover no layer. The output folder appears when the weights in it are
+complete and verified, not before.
 """
 
 from __future__ import annotations
@@ -39,20 +40,21 @@ from trainables.models import (
     new_folder,
     remove_unfinished,
 )
-from trainables.quantization._calibration import (
-    Calibration,
-    CalibrationError,
-    calibration_digest,
-)
+from trainables.quantization._calibration import Calibration, CalibrationError
+from trainables.quantization._checkpoint import describe_float_model
 from trainables.quantization._patterns import unmatched_patterns
-from trainables.quantization._practice import PracticeError, parse_practice
+from trainables.quantization._practice import (
+    LinearQuant,
+    PracticeError,
+    parse_practice,
+    processes,
+)
 from trainables.quantization._quantizers import (
     Quantized,
     QuantizeJob,
     Quantizer,
     make_quantizer,
 )
-from trainables.quantization._targets import linear_targets
 
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -75,25 +77,39 @@ def quantize(request: Mapping[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    job = _job(request)
     quantizer = _quantizer(request["quantizer"])
-    if problems := quantizer.problems(job.practice):
-        raise StageError("input", "; ".join(problems), "change the practice or the quantizer")
     output = Path(request["output"])
+    job = _job(request)
+    digest = _check(job, quantizer, output)
     remove_unfinished(output)
     _check_space(job, output)
-    if threads := request.get("threads"):
-        _limit_threads(threads)
     with new_folder(output) as building:
         quantized = quantizer.quantize(job, building)
         checking = time.monotonic()
         _complete(job, building)
-        _verify(job, building, quantized)
+        _verify(job, quantizer, building, quantized)
         checked = time.monotonic() - checking
     phases = {**quantized.seconds, "verify": round(checked, 3)}
     total = time.monotonic() - started
     phases["other"] = round(total - sum(phases.values()), 3)
-    return _result(job, output, quantized, phases) | {"tools": quantizer.versions()}
+    return _result(job, output, quantized, phases) | {
+        "calibration": {"tokens": quantized.calibration_tokens, "digest": digest},
+        "tools": quantizer.versions(),
+    }
+
+
+def _check(job: QuantizeJob, quantizer: Quantizer, output: Path) -> str | None:
+    """SHA-256 of the calibration data, if everything is there that the work needs."""
+    problems = quantizer.problems(job.practice)
+    problems += quantizer.obstacles(job.model, output, job.device)
+    if problems:
+        raise StageError("input", "; ".join(problems), "change the practice or the quantizer")
+    try:
+        identity = quantizer.calibration_identity(job.practice, job.calibration)
+    except CalibrationError as error:
+        raise StageError("input", str(error)) from error
+    digest: str | None = identity["content"]
+    return digest
 
 
 def _check_space(job: QuantizeJob, output: Path) -> None:
@@ -109,20 +125,13 @@ def _check_space(job: QuantizeJob, output: Path) -> None:
         )
 
 
-def _limit_threads(count: int) -> None:
-    import torch
-
-    torch.set_num_threads(count)
-
-
 def _job(request: Mapping[str, Any]) -> QuantizeJob:
     try:
         practice = parse_practice(request["practice"])
         wanted = {"dataset": practice.spec.dataset, **(request.get("calibration") or {})}
         calibration = Calibration.model_validate(wanted)
-        describe_model(Path(request["model"]))
-        calibration_digest(calibration.dataset)
-    except (PracticeError, CalibrationError, ModelError, ValidationError) as error:
+        describe_float_model(Path(request["model"]))
+    except (PracticeError, ModelError, ValidationError) as error:
         raise StageError("input", str(error)) from error
     return QuantizeJob(
         model=Path(request["model"]),
@@ -130,6 +139,7 @@ def _job(request: Mapping[str, Any]) -> QuantizeJob:
         calibration=calibration,
         device=request.get("device", "cpu"),
         trust_remote_code=bool(request.get("trust_remote_code", False)),
+        threads=request.get("threads"),
     )
 
 
@@ -153,10 +163,8 @@ def _complete(job: QuantizeJob, folder: Path) -> None:
     write_atomic(folder / "practice.yaml", job.practice.yaml())
 
 
-def _verify(job: QuantizeJob, folder: Path, quantized: Quantized) -> None:
-    from trainables.quantization._verify import verify_artifact
-
-    if problems := verify_artifact(folder, job.model, quantized):
+def _verify(job: QuantizeJob, quantizer: Quantizer, folder: Path, quantized: Quantized) -> None:
+    if problems := quantizer.verify(job, folder, quantized):
         raise StageError(
             "tool",
             f"the quantized weights are not what was asked for: {'; '.join(problems[:5])}"
@@ -178,10 +186,6 @@ def _result(
         "sizes": {path.name: path.stat().st_size for path in sorted(output.iterdir())},
         "bytes": size,
         "compression": round(describe_model(job.model).weight_bytes / size, 4),
-        "calibration": {
-            "tokens": quantized.calibration_tokens,
-            "digest": calibration_digest(job.calibration.dataset),
-        },
         "seconds": dict(seconds),
         "unmatched_patterns": _unmatched(job, quantized),
     }
@@ -191,8 +195,9 @@ def _unmatched(job: QuantizeJob, quantized: Quantized) -> list[str]:
     names = [*quantized.layers, *([] if quantized.head is None else [quantized.head])]
     return [
         pattern
-        for target in linear_targets(job.practice)
-        for pattern in unmatched_patterns((*target.include, *target.exclude), names)
+        for _, process in processes(job.practice)
+        if isinstance(process, LinearQuant)
+        for pattern in unmatched_patterns((*process.include, *process.exclude), names)
     ]
 
 

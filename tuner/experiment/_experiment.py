@@ -19,9 +19,10 @@ from trainables import TrialType, trial_type, trial_types
 from tuner.experiment._document import Document, read_document
 from tuner.experiment._models import Budget, Cluster, Objective
 from tuner.experiment._problems import from_pydantic
+from tuner.views import view_type, view_types
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_KEYS = ("name", "trial", "search", "objective", "budget", "cluster", "storage")
+_KEYS = ("name", "trial", "search", "objective", "budget", "cluster", "storage", "views")
 B = TypeVar("B", bound=BaseModel)
 _Problems = list[tuple[str, str]]
 
@@ -52,6 +53,7 @@ class Experiment:
         document: What the user wrote, with ``--set`` applied and environment references kept, so
             that secrets stay out of what is stored.
         storage: The run's own folder, ``<storage>/<name>``, absolute.
+        views: Blocks of further outputs, checked; see :mod:`tuner.views`.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Experiment:
     cluster: Cluster
     storage: Path
     document: Document
+    views: tuple[Mapping[str, Any], ...] = ()
 
     def save(self, file: Path) -> None:
         """Write the experiment so that loading it again gives the same run."""
@@ -100,6 +103,7 @@ def check_experiment(document: Document) -> Experiment:
     budget = _block(data, "budget", Budget, problems)
     cluster = _block(data, "cluster", Cluster, problems)
     storage = _storage(data, problems)
+    views = _views(data, problems)
     if trial is not None and search is not None:
         problems += _space_problems(search, trial)
     if trial is not None:
@@ -119,6 +123,7 @@ def check_experiment(document: Document) -> Experiment:
         cluster=cluster,
         storage=storage / name,
         document=document,
+        views=views,
     )
 
 
@@ -143,6 +148,19 @@ def _storage(data: Mapping[str, Any], problems: _Problems) -> Path | None:
     if folder.exists() and not folder.is_dir():
         problems.append(("storage", f"{folder} is a file; name a folder"))
     return folder
+
+
+def _views(data: Mapping[str, Any], problems: _Problems) -> tuple[Mapping[str, Any], ...]:
+    blocks = data.get("views") or []
+    if not isinstance(blocks, list):
+        problems.append(("views", "must be a list of blocks, each with its type"))
+        return ()
+    for index, block in enumerate(blocks):
+        path = f"views.{index}"
+        cls = _plugin({path: block}, path, view_types(), view_type, problems)
+        if cls is not None:
+            _validated(path, block, cls.Options, problems)
+    return tuple(blocks)
 
 
 def _block(

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from searchers import Space, strategy_options, strategy_types
 from trainables import trial_type, trial_types
 from tuner.experiment._models import Budget, Cluster, Objective
+from tuner.views import view_type, view_types
 
 
 def experiment_schema() -> dict[str, Any]:
@@ -21,7 +22,7 @@ def experiment_schema() -> dict[str, Any]:
             cls = trial_type(name)
         except ImportError:
             continue
-        trials.append(_typed(_block(cls.Options, definitions), name))
+        trials.append(_typed(_hoisted(cls.schema(), definitions), name))
         if cls.SearchOptions is not None:
             search_keys |= _block(cls.SearchOptions, definitions).get("properties", {})
     searches = []
@@ -50,13 +51,28 @@ def experiment_schema() -> dict[str, Any]:
             "budget": _block(Budget, definitions),
             "cluster": _block(Cluster, definitions),
             "storage": {"type": "string", "default": "./results"},
+            "views": {"type": "array", "items": {"oneOf": _views(definitions)}},
         },
         "$defs": definitions,
     }
 
 
+def _views(definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for name in view_types():
+        try:
+            found.append(_typed(_block(view_type(name).Options, definitions), name))
+        except ImportError:
+            continue
+    return found
+
+
 def _block(model: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    schema = TypeAdapter(model).json_schema(ref_template="#/$defs/{model}")
+    return _hoisted(TypeAdapter(model).json_schema(), definitions)
+
+
+def _hoisted(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema without its definitions, which join the others."""
     definitions.update(schema.pop("$defs", {}))
     return schema
 

@@ -214,14 +214,14 @@ def test_candidates_can_be_fewer_and_finer(plain_checkpoint, calibration):
         frozenset({f"{prefix}gate_proj", f"{prefix}up_proj"}),
         frozenset({f"{prefix}down_proj"}),
     }
-    alone = run(plain_checkpoint, calibration, "mse", include=include, fused="off")
+    alone = run(plain_checkpoint, calibration, "mse", include=include, unit="layer")
     assert sorted(len(step["layers"]) for step in alone["ranking"]) == [1, 1, 1, 1]
 
 
 def test_layers_with_the_same_input_are_one_step_where_only_inputs_count(
     plain_checkpoint, calibration
 ):
-    result = run(plain_checkpoint, calibration, "kurtosis", fused="off")
+    result = run(plain_checkpoint, calibration, "kurtosis", unit="layer")
     assert result["groups"] == 21
     assert sorted(len(step["layers"]) for step in result["ranking"]) == [1] * 6 + [2] * 3 + [3] * 3
 

@@ -9,16 +9,21 @@ from pathlib import Path
 import pytest
 
 from trainables import StageError
+from trainables.engines.testing import drive
 from trainables.evaluation import (
-    ChoiceDataset,
-    TextDataset,
+    EvaluationResult,
+    StopRule,
+    Subject,
+    evaluation_schema,
     evaluator_type,
     evaluator_types,
     make_evaluator,
     paired_difference,
     register_evaluator,
+    resolved_block,
 )
 from trainables.evaluation.evaluate import evaluate
+from trainables.evaluation.testing import check_block
 
 ROOT = Path(__file__).parents[3]
 DATASETS = {
@@ -32,13 +37,12 @@ DATASETS = {
 }
 
 
-def request(model, **changes):
-    return {
-        "model": str(model),
-        "evaluator": {"type": "transformers"},
-        "datasets": DATASETS,
-        **changes,
-    }
+def block(**changes):
+    return {"type": "transformers", "datasets": DATASETS, **changes}
+
+
+def request(model, *, evaluation=None, **changes):
+    return {"model": str(model), "evaluation": block(**(evaluation or {})), **changes}
 
 
 def run_program(folder, document):
@@ -101,21 +105,24 @@ def test_a_broken_rule_ends_the_evaluation(tiny_checkpoint, limit, direction, sk
 
 def test_order_decides_what_is_evaluated_first(tiny_checkpoint):
     rule = {"dataset": "choice", "metric": "accuracy", "limit": 1.1, "direction": "higher"}
-    result = evaluate(request(tiny_checkpoint, order=["choice", "prose"], stop_when=[rule]))
+    datasets = {name: DATASETS[name] for name in ("choice", "prose")}
+    result = evaluate(request(tiny_checkpoint, evaluation={"datasets": datasets}, stop_when=[rule]))
     assert list(result["per_item"]) == ["choice"]
-    assert list(evaluate(request(tiny_checkpoint, order=["prose"]))["per_item"]) == ["prose"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"order": ["verse"]}, "order names 'verse'"),
-        ({"evaluator": {"type": "guess"}}, "there is no evaluator"),
-        ({"evaluator": {"type": "transformers", "dtpye": "float32"}}, "dtpye"),
-        ({"datasets": {"a": {"kind": "text", "path": "x", "widow": 3}}}, "widow"),
-        ({"datasets": {"a": {"kind": "text", "path": "/nowhere.txt"}}}, "/nowhere.txt"),
+        ({"evaluation": {"type": "guess"}}, "there is no evaluator"),
+        ({"evaluation": {"dtpye": "float32"}}, "dtpye"),
+        ({"evaluation": {"datasets": {}}}, "datasets"),
+        ({"evaluation": {"datasets": {"a": {"kind": "text", "path": "x", "widow": 3}}}}, "widow"),
         (
-            {"datasets": {"a": {"kind": "text", "path": "x", "tokens": 500}}},
+            {"evaluation": {"datasets": {"a": {"kind": "text", "path": "/nowhere.txt"}}}},
+            "/nowhere.txt",
+        ),
+        (
+            {"evaluation": {"datasets": {"a": {"kind": "text", "path": "x", "tokens": 500}}}},
             "500 tokens do not fill",
         ),
         (
@@ -127,55 +134,95 @@ def test_order_decides_what_is_evaluated_first(tiny_checkpoint):
             "prose/wit",
         ),
         (
-            {"datasets": {"a": {"kind": "multiple_choice", "path": "x", "prompt": "Say:"}}},
+            {
+                "evaluation": {
+                    "datasets": {"a": {"kind": "multiple_choice", "path": "x", "prompt": "Say:"}}
+                }
+            },
             "must contain {question}",
         ),
     ],
 )
 def test_wrong_requests_are_told_apart_from_failures(tiny_checkpoint, changes, message):
     with pytest.raises(StageError, match=message) as caught:
-        evaluate(request(tiny_checkpoint, **changes))
+        evaluate(request(tiny_checkpoint) | request(tiny_checkpoint, **changes))
     assert caught.value.failure == "input"
 
 
 def test_problems_are_found_without_a_model(tmp_path):
     file = tmp_path / "bad.jsonl"
     file.write_text("{}\nx\n", encoding="utf-8")
-    evaluator = make_evaluator({"type": "transformers"})
-    good = TextDataset(path="builtin:prose")
-    bad = ChoiceDataset(kind="multiple_choice", path=str(file))
-    assert evaluator.problems({"good": good}) == []
-    found = evaluator.problems({"good": good, "bad": bad})
-    assert {place for place, _ in found} == {"bad.path"}
+    good = {"kind": "text", "path": "builtin:prose"}
+    bad = {"kind": "multiple_choice", "path": str(file)}
+    assert make_evaluator(block(datasets={"good": good})).problems() == []
+    found = make_evaluator(block(datasets={"good": good, "bad": bad})).problems()
+    assert {place for place, _ in found} == {"datasets.bad.path"}
     assert {message.split(":")[1] for _, message in found} == {"1", "2"}
+
+
+def test_paths_are_absolute_for_nodes_with_another_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    datasets = {
+        "own": {"kind": "text", "path": "own.txt"},
+        "shipped": {"kind": "text", "path": "builtin:prose"},
+    }
+    resolved = resolved_block({"datasets": datasets})
+    assert resolved["datasets"]["own"]["path"] == str(tmp_path / "own.txt")
+    assert resolved["datasets"]["shipped"]["path"] == "builtin:prose"
+    assert resolved["type"] == "transformers"
+    assert resolved_block(resolved) == resolved
 
 
 def test_identity_follows_what_decides_the_numbers(tmp_path):
     one, two = tmp_path / "one.txt", tmp_path / "two.txt"
     for file in (one, two):
         file.write_text("The same text.", encoding="utf-8")
-    evaluator = make_evaluator({"type": "transformers"})
-    same = evaluator.identity({"a": TextDataset(path=str(one))})
-    assert same == evaluator.identity({"a": TextDataset(path=str(two))})
-    faster = make_evaluator({"type": "transformers", "batch_tokens": 1})
-    assert same == faster.identity({"a": TextDataset(path=str(one))})
-    assert same != evaluator.identity({"a": TextDataset(path=str(one), window=64)})
-    coarser = make_evaluator({"type": "transformers", "dtype": "bfloat16"})
-    assert same != coarser.identity({"a": TextDataset(path=str(one))})
+
+    def identity(path, window=512, **options):
+        dataset = {"kind": "text", "path": str(path), "window": window}
+        return make_evaluator({"datasets": {"a": dataset}, **options}).identity()
+
+    same = identity(one)
+    assert same == identity(two)
+    assert same == identity(one, batch_tokens=1)
+    assert same != identity(one, window=64)
+    assert same != identity(one, dtype="bfloat16")
     two.write_text("Another text.", encoding="utf-8")
-    assert same != evaluator.identity({"a": TextDataset(path=str(two))})
+    assert same != identity(two)
+
+
+def test_a_trial_carries_it_out_as_one_stage(tiny_checkpoint, trial):
+    evaluator = make_evaluator(block())
+    rule = StopRule(dataset="prose", metric="perplexity", limit=1.0, direction="lower")
+    subject = Subject(tiny_checkpoint, threads=1, stop_when=(rule,))
+    result = drive(evaluator.carry_out(trial, subject, timeout=200), within_s=200)
+    assert isinstance(result, EvaluationResult)
+    assert result.skipped == ("choice",)
+    assert set(result.per_item) == {"prose"}
+    assert [stage["name"] for stage in trial.stages] == list(evaluator.stage_names())
+    assert evaluator.datasets()["choice"] == {"accuracy", "accuracy_normalized"}
+
+
+def test_the_contract_of_an_evaluator_is_kept(tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text("Some text.", encoding="utf-8")
+    dataset = {"kind": "text", "path": str(file)}
+    check_block(
+        block(),
+        matters=[{"dtype": "bfloat16"}, {"datasets": {"own": dataset}}],
+        neutral=[{"batch_tokens": 7}],
+    )
 
 
 PLUG_IN = """
 from typing import Literal
-from pydantic import BaseModel
-from trainables.evaluation import EvaluationResult, Evaluator
+from trainables.evaluation import EvaluationOptions, EvaluationResult, InProcessEvaluator
 
-class Options(BaseModel):
+class Options(EvaluationOptions):
     type: Literal["constant"]
     score: float
 
-class Constant(Evaluator):
+class Constant(InProcessEvaluator):
     Options = Options
 
     def evaluate(self, request):
@@ -187,10 +234,10 @@ class Constant(Evaluator):
 @pytest.fixture
 def plug_in(tmp_path, monkeypatch):
     """A package that is installed in ``tmp_path`` and brings two evaluators, one of them broken."""
-    from trainables.evaluation import _registry
+    from trainables.evaluation import _evaluator
 
-    known = dict(_registry._EVALUATORS._classes)
-    monkeypatch.setattr(_registry._EVALUATORS, "_classes", known)
+    known = dict(_evaluator._EVALUATORS._classes)
+    monkeypatch.setattr(_evaluator._EVALUATORS, "_classes", known)
     metadata = tmp_path / "constant_evaluator-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: constant-evaluator\n")
@@ -205,10 +252,12 @@ def plug_in(tmp_path, monkeypatch):
 
 def test_installed_packages_bring_their_own_evaluators(plug_in):
     assert {"broken", "constant", "transformers"} <= set(evaluator_types())
-    result = evaluate(request("any", evaluator={"type": "constant", "score": 0.5}))
+    result = evaluate(request("any", evaluation={"type": "constant", "score": 0.5}))
     assert result["metrics"] == {"prose/score": 0.5, "choice/score": 0.5}
     with pytest.raises(ImportError, match="constant_evaluator:Missing"):
         evaluator_type("broken")
+    types = [one["properties"]["type"]["const"] for one in evaluation_schema()["oneOf"]]
+    assert types == ["aisbench", "constant", "transformers"]
 
 
 def test_a_name_is_given_once():

@@ -18,10 +18,17 @@ def test_the_built_in_model_is_far_better_than_chance(model):
     result = evaluate(
         {
             "model": model,
-            "evaluator": {"type": "transformers"},
-            "datasets": {
-                "prose": {"kind": "text", "path": "builtin:prose", "tokens": 2048, "window": 256},
-                "choice": {"kind": "multiple_choice", "path": "builtin:choice"},
+            "evaluation": {
+                "type": "transformers",
+                "datasets": {
+                    "prose": {
+                        "kind": "text",
+                        "path": "builtin:prose",
+                        "tokens": 2048,
+                        "window": 256,
+                    },
+                    "choice": {"kind": "multiple_choice", "path": "builtin:choice"},
+                },
             },
         }
     )

@@ -1,12 +1,18 @@
-"""A llama small enough to quantize in a second, float32, with a byte-level tokenizer."""
+"""Models small enough to quantize in a second, float32, with byte-level tokenizers."""
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.tiny_qwen3 import write_tiny_qwen3
+
+STUB = Path(__file__).parents[2] / "stubs" / "msmodelslim.py"
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +56,20 @@ def texts(tmp_path: Path) -> Path:
     file = tmp_path / "texts.json"
     file.write_text(json.dumps([f"Sentence {n} of the texts for calibration." for n in range(100)]))
     return file
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four layers, 64 wide."""
+    return write_tiny_qwen3(tmp_path_factory.mktemp("tiny-qwen3"), hidden=64, head_dim=16)
+
+
+@pytest.fixture
+def msmodelslim_stub() -> Any:
+    """The quantizer's block that calls the stub, whose behaviour keywords change."""
+
+    def block(**behaviour: Any) -> dict[str, Any]:
+        env = {f"MSMODELSLIM_STUB_{k.upper()}": json.dumps(v) for k, v in behaviour.items()}
+        return {"type": "msmodelslim", "command": [sys.executable, str(STUB)], "env": env}
+
+    return block

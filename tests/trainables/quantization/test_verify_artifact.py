@@ -69,6 +69,8 @@ def test_a_good_artifact_has_no_faults(check):
         (lambda t: t.update({"model.norm.weight": torch.ones(63)}), "another shape"),
         (lambda t: t[f"{LAYER}.input_scale"].zero_(), "not positive and finite"),
         (lambda t: t[f"{LAYER}.weight_scale"].fill_(float("nan")), "not positive and finite"),
+        (lambda t: t.update({f"{LAYER}.input_zero_point": torch.ones(1)}), f"{LAYER} should have"),
+        (lambda t: t.update({"model.norm.bias": torch.ones(64)}), "model.norm.bias is not 0"),
     ],
 )
 def test_wrong_tensors_are_found(check, change, complaint):
@@ -83,6 +85,52 @@ def test_wrong_tensors_are_found(check, change, complaint):
 def test_a_configuration_that_disagrees_with_the_tensors_is_found(check, config):
     (problem,) = check(config=config)
     assert "config.json" in problem
+
+
+def test_layers_may_be_ignored_by_a_regular_expression(check):
+    def config(config):
+        config["ignore"] = [r"re:(?:lm_head|model\.layers\.1\.mlp\.down_proj)(?![.\w])"]
+
+    assert check(config=config) == []
+
+
+def test_a_regular_expression_that_ignores_too_much_is_found(check):
+    def config(config):
+        config["ignore"] = [r"re:(?:lm_head|model\.layers\.\d\.mlp\.(?:down|up)_proj)"]
+
+    assert f"config.json ignores {LAYER}" in check(config=config)
+
+
+def test_integers_that_no_configuration_speaks_of_are_found(good, tiny_llama, tmp_path):
+    folder = tmp_path / "silent"
+    shutil.copytree(good[0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (problem,) = verify_artifact(folder, tiny_llama, good[1])
+    assert "no quantization_config" in problem
+
+
+def test_a_bias_of_zeros_does_no_harm(check):
+    assert check(lambda tensors: tensors.update({"model.norm.bias": torch.zeros(64)})) == []
+
+
+def test_an_index_that_lists_what_no_file_has_is_found(good, tiny_llama, tmp_path):
+    folder = tmp_path / "listed"
+    shutil.copytree(good[0], folder)
+    index = {"weight_map": {"model.norm.weight": "model.safetensors", "x": "model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (problem,) = verify_artifact(folder, tiny_llama, good[1])
+    assert "lists x, which no file has" in problem
+
+
+def test_tensors_that_may_be_left_out_are_not_missed(good, tiny_llama, tmp_path):
+    folder = tmp_path / "spare"
+    shutil.copytree(good[0], folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert verify_artifact(folder, tiny_llama, good[1], spare=lambda name: "norm" in name) == []
 
 
 def test_another_plan_than_the_one_carried_out_is_found(check, good):

@@ -1,0 +1,88 @@
+"""What is wrong with a quantization experiment, seen before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from trainables._extras import how_to_install, missing_modules
+from trainables._quantization_options import QuantizationOptions
+from trainables._quantization_practice import Practices
+from trainables.evaluation import make_evaluator
+from trainables.models import ModelError, builtin_source, describe_model, is_builtin
+from trainables.quantization import PracticeError, calibration_digest, make_quantizer
+
+Problems = list[tuple[str, str]]
+"""(dotted path in the experiment, message) pairs."""
+
+
+def find_problems(options: QuantizationOptions, practices: Practices) -> Problems:
+    """Every fault of model, practice, quantizer, evaluation and calibration."""
+    problems = [*_model_problems(options.model), *_evaluation_problems(options)]
+    if missing := missing_modules("quantize"):
+        said = f"needs {', '.join(missing)}; {how_to_install('quantize')}"
+        problems.append(("trial.type", said))
+    problems += _practice_problems(options, practices)
+    try:
+        calibration_digest(options.calibration.dataset)
+    except (OSError, ValueError) as error:
+        problems.append(("trial.calibration.dataset", str(error)))
+    return problems
+
+
+def _model_problems(model: str) -> Problems:
+    try:
+        if is_builtin(model):
+            builtin_source(model)
+        else:
+            describe_model(Path(model))
+    except ModelError as error:
+        return [("trial.model", str(error))]
+    return []
+
+
+def _evaluation_problems(options: QuantizationOptions) -> Problems:
+    path = "trial.evaluation"
+    return _plugin_problems(
+        path,
+        lambda: [
+            (f"{path}.{place}", said)
+            for place, said in make_evaluator(options.evaluation).problems()
+        ],
+    )
+
+
+def _practice_problems(options: QuantizationOptions, practices: Practices) -> Problems:
+    try:
+        practice = practices.base
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        return [("trial.practice", str(error))]
+    problems: Problems = []
+    try:
+        practices.check()
+    except PracticeError as error:
+        problems.append(("search.rollback_path", str(error)))
+    return problems + _plugin_problems(
+        "trial.quantizer",
+        lambda: [
+            ("trial.practice", said)
+            for said in make_quantizer(options.quantizer).problems(practice)
+        ],
+    )
+
+
+def _plugin_problems(path: str, check: Callable[[], Problems]) -> Problems:
+    """What ``check`` finds, or why the plug-in of the block at ``path`` cannot be made."""
+    try:
+        return check()
+    except ValidationError as error:
+        return [
+            (".".join((path, *map(str, fault["loc"]))), fault["msg"]) for fault in error.errors()
+        ]
+    except KeyError as error:
+        return [(f"{path}.type", str(error.args[0]))]
+    except ImportError as error:
+        return [(f"{path}.type", str(error))]

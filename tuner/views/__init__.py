@@ -1,0 +1,16 @@
+"""Outputs of a run in the formats of other tools, made from what was measured."""
+
+from tuner.views._contract import Finished, Pedigree, Status, Story, View
+from tuner.views._registry import make_view, register_view, view_type, view_types
+
+__all__ = [
+    "Finished",
+    "Pedigree",
+    "Status",
+    "Story",
+    "View",
+    "make_view",
+    "register_view",
+    "view_type",
+    "view_types",
+]
