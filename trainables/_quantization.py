@@ -19,11 +19,12 @@ from trainables._extras import how_to_install, missing_modules
 from trainables._measurement import Measurement
 from trainables._program import StageError
 from trainables._quantization_checks import find_problems
+from trainables._quantization_demands import broken_rule, stop_rules
 from trainables._quantization_options import QuantizationOptions, QuantizationSearch
 from trainables._quantization_practice import PARAMETERS, Practices
 from trainables._trial import Json, Progress, Result, Steps, TrialRun
 from trainables._types import TrialType, register_trial_type
-from trainables.analysis import AnalysisOptions, table, write_picture, write_table
+from trainables.analysis import AnalysisOptions, groups_of, table, write_picture, write_table
 from trainables.evaluation import (
     SE_SUFFIX,
     EvaluationResult,
@@ -46,9 +47,9 @@ from trainables.models import (
     weight_files,
 )
 from trainables.quantization import (
+    MsModelSlimOptions,
     Quantizer,
     calibration_digest,
-    fused_with,
     make_quantizer,
 )
 
@@ -95,7 +96,7 @@ class QuantizationTrial(TrialType):
             document["practice"] = self.practices.base.digest()
         if kind == "analysis":
             analysis = self._analysis()
-            document["analysis"] = analysis.model_dump(mode="json", exclude={"calibration"})
+            document["analysis"] = analysis.identity()
             document["calibration"] = _content(analysis.calibration)
         elif kind != "baseline":
             document["rollback_path"] = self.practices.rollback_path
@@ -140,7 +141,7 @@ class QuantizationTrial(TrialType):
         }[kind]
 
     def fallback_groups(self) -> int | None:
-        """Linear layers of the checkpoint, fused ones as one, by the shapes of its weights."""
+        """What the analysis will rank, by the shapes of the checkpoint's weights."""
         folder = self._folder()
         try:
             names = [
@@ -151,7 +152,7 @@ class QuantizationTrial(TrialType):
             ]
         except ModelError:
             return None
-        return len({fused_with(name) for name in names}) or None
+        return len(groups_of(names, self.search.analysis.unit)) or None
 
     def verifies(self) -> bool:
         return True
@@ -220,7 +221,7 @@ class QuantizationTrial(TrialType):
             "practice": self.practices.of(trial.spec.parameters).document(),
         }
         data = _data(evaluated)
-        if broken := _broken(self._stop_rules(trial), evaluated):
+        if broken := broken_rule(self._stop_rules(trial), evaluated):
             data["stopped"] = broken
         metrics = {"weight_bytes": float(quantized["bytes"]), **evaluated.metrics}
         return Result(metrics, data, {"weights": artifact}, evaluated.environment)
@@ -302,7 +303,7 @@ class QuantizationTrial(TrialType):
         options = self.options
         subject = Subject(
             model=model,
-            device=options.device,
+            device=options.device.partition(",")[0],
             threads=options.threads,
             trust_remote_code=options.trust_remote_code,
             quantized=quantized,
@@ -312,20 +313,10 @@ class QuantizationTrial(TrialType):
         return (yield from evaluator.carry_out(trial, subject, timeout=timeout))
 
     def _stop_rules(self, trial: TrialRun) -> tuple[StopRule, ...]:
-        """The demands the driver told of, in the evaluator's words."""
+        """The demands the driver told of."""
         if not self.options.fast_fail:
             return ()
-        return tuple(
-            StopRule(
-                dataset=name,
-                metric=demand["metric"].removeprefix(f"{name}/"),
-                limit=demand["limit"],
-                direction=demand["direction"],
-            )
-            for demand in trial.spec.context.get("demands", ())
-            for name in self._evaluator.datasets()
-            if demand["metric"].startswith(f"{name}/")
-        )
+        return stop_rules(trial.spec.context.get("demands", ()), self._evaluator.datasets())
 
     def _analyzed(self, trial: TrialRun) -> Steps:
         options = self.options
@@ -357,10 +348,14 @@ class QuantizationTrial(TrialType):
         return self.options.verify == "measure"
 
     def _analysis(self) -> AnalysisOptions:
-        """The analysis' options, with the trial's calibration where it names none."""
+        """The analysis' options, with the trial's calibration and tool where it names none."""
         given = self.search.analysis
         calibration = self.options.calibration.model_dump() | given.calibration
-        return given.model_copy(update={"calibration": calibration})
+        update: dict[str, Any] = {"calibration": calibration}
+        tool = self._quantizer.options
+        if given.msmodelslim is None and isinstance(tool, MsModelSlimOptions):
+            update["msmodelslim"] = tool
+        return given.model_copy(update=update)
 
 
 def _data(evaluated: EvaluationResult) -> dict[str, Json]:
@@ -370,18 +365,6 @@ def _data(evaluated: EvaluationResult) -> dict[str, Json]:
     if evaluated.note:
         data["note"] = evaluated.note
     return data
-
-
-def _broken(rules: tuple[StopRule, ...], evaluated: EvaluationResult) -> dict[str, Json] | None:
-    """The demand that ended an evaluation before its last dataset, if one did."""
-    if not evaluated.skipped:
-        return None
-    for rule in rules:
-        key = f"{rule.dataset}/{rule.metric}"
-        value = evaluated.metrics.get(key)
-        if value is not None and rule.broken_by(value):
-            return {"metric": key, "limit": rule.limit, "value": value}
-    return None
 
 
 def _content(calibration: Mapping[str, Any]) -> dict[str, Any]:

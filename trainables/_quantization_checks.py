@@ -13,7 +13,12 @@ from trainables._quantization_options import QuantizationOptions
 from trainables._quantization_practice import Practices
 from trainables.evaluation import make_evaluator
 from trainables.models import ModelError, builtin_source, describe_model, is_builtin
-from trainables.quantization import PracticeError, calibration_digest, make_quantizer
+from trainables.quantization import (
+    Practice,
+    PracticeError,
+    calibration_digest,
+    make_quantizer,
+)
 
 Problems = list[tuple[str, str]]
 """(dotted path in the experiment, message) pairs."""
@@ -67,11 +72,16 @@ def _practice_problems(options: QuantizationOptions, practices: Practices) -> Pr
         problems.append(("search.rollback_path", str(error)))
     return problems + _plugin_problems(
         "trial.quantizer",
-        lambda: [
-            ("trial.practice", said)
-            for said in make_quantizer(options.quantizer).problems(practice)
-        ],
+        lambda: _quantizer_problems(options, practice),
     )
+
+
+def _quantizer_problems(options: QuantizationOptions, practice: Practice) -> Problems:
+    quantizer, model = make_quantizer(options.quantizer), Path(options.model)
+    found = [("trial.practice", said) for said in quantizer.problems(practice)]
+    # Where the weights will lie is the run's choice; the model's folder stands in for it.
+    obstacles = quantizer.obstacles(model, model, options.device)
+    return found + [("trial.quantizer", said) for said in obstacles]
 
 
 def _plugin_problems(path: str, check: Callable[[], Problems]) -> Problems:

@@ -3,7 +3,7 @@
 The stage program is ``python -m trainables.analysis.analyze``.
 """
 
-from trainables.analysis._groups import block_groups, fused_groups
+from trainables.analysis._groups import block_groups, fused_groups, groups_of
 from trainables.analysis._options import METRICS, AnalysisOptions, AnalysisRequest
 from trainables.analysis._picture import write_picture
 from trainables.analysis._table import table, write_table
@@ -14,6 +14,7 @@ __all__ = [
     "AnalysisRequest",
     "block_groups",
     "fused_groups",
+    "groups_of",
     "table",
     "write_picture",
     "write_table",

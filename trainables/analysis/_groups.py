@@ -32,6 +32,13 @@ def block_groups(layers: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
+def groups_of(layers: Sequence[str], unit: str) -> list[tuple[str, ...]]:
+    """``layers`` as they are ranked by a ``unit``: ``fused``, ``block`` or ``layer``."""
+    if unit == "layer":
+        return [(name,) for name in layers]
+    return fused_groups(layers) if unit == "fused" else block_groups(layers)
+
+
 def block_name(layer: str) -> str | None:
     """Name of the decoder block a layer is in, such as ``model.layers.3``; None for none."""
     found = re.match(r".*?(?:^|\.)\d+(?=\.)", layer)

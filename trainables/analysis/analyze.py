@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from trainables._program import StageError, run_program
-from trainables.analysis._groups import block_groups, block_name, fused_groups
+from trainables.analysis._groups import block_name, groups_of
 from trainables.analysis._options import AnalysisRequest
 from trainables.analysis._ranking import Scored, ranking
 from trainables.quantization import Calibration, Practice, is_excluded
@@ -129,7 +129,7 @@ def _load(asked: AnalysisRequest, practice: Practice) -> Subject:
 
 
 def _candidates(layers: Sequence[str], asked: AnalysisRequest) -> list[tuple[str, ...]]:
-    groups = {"fused": fused_groups, "block": block_groups}.get(asked.unit, _single)(layers)
+    groups = groups_of(layers, asked.unit)
     chosen = [group for group in groups if any(is_excluded(name, asked.include) for name in group)]
     if not chosen:
         raise StageError(
@@ -138,10 +138,6 @@ def _candidates(layers: Sequence[str], asked: AnalysisRequest) -> list[tuple[str
             f"there are {', '.join(layers[:3])}, ...",
         )
     return chosen
-
-
-def _single(layers: Sequence[str]) -> list[tuple[str, ...]]:
-    return [(name,) for name in layers]
 
 
 def _scores(asked: AnalysisRequest, subject: Subject) -> list[Scored]:

@@ -23,6 +23,7 @@ from trainables.engines._engine import Deployment, Engine, Launch, Symptom, regi
 from trainables.engines._options import EngineOptions
 from trainables.engines._versions import package_versions
 
+_ENTRYPOINT = "vllm.entrypoints.openai.api_server"
 _OURS = ("model", "host", "port", "served-model-name", "api-key")
 """Arguments that the deployment decides."""
 _LOG_WORDS = {"log", "logs", "logging"}
@@ -113,7 +114,7 @@ class _Options(EngineOptions):
         Field(default_factory=lambda: ["python"], min_length=1),
         AfterValidator(_command),
     ]
-    entrypoint: str = Field(default="vllm.entrypoints.openai.api_server", pattern=r"^\w+(\.\w+)*$")
+    entrypoint: str = Field(default=_ENTRYPOINT, pattern=r"^\w+(\.\w+)*$")
     args: dict[str, Json] = Field(default_factory=dict)
 
 
@@ -177,7 +178,7 @@ class VllmEngine(Engine):
                 f"there is no program {options.command[0]!r} here; name the engine's own, such as"
             )
             problems.append(("command", f"{said} [/opt/vllm/bin/python] or [vllm, serve]"))
-        if self._serves() and "entrypoint" in options.model_fields_set:
+        if self._serves() and options.entrypoint != _ENTRYPOINT:
             said = "is not used by a command that ends with serve; leave one of the two out"
             problems.append(("entrypoint", said))
         return problems

@@ -89,10 +89,11 @@ def load_float_model(
 
 
 def _device(name: str) -> torch.device:
+    """The device, the first one where several are named."""
     try:
         if name.startswith("npu"):
             importlib.import_module("torch_npu")
-        device = torch.device(name)
+        device = torch.device(name.partition(",")[0])
         torch.empty(0, device=device)
     except (ImportError, RuntimeError, AssertionError) as error:
         message = f"the device {name!r} cannot be used: {error}"

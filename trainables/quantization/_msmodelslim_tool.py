@@ -28,7 +28,9 @@ for name in sys.argv[1:]:
     except metadata.PackageNotFoundError: pass
 spec = importlib.util.find_spec("msmodelslim")
 folders = list(spec.submodule_search_locations or ()) if spec else []
-adapters = metadata.entry_points(group="msmodelslim.model_adapter.plugins")
+group = "msmodelslim.model_adapter.plugins"
+try: adapters = metadata.entry_points(group=group)
+except TypeError: adapters = metadata.entry_points().get(group, ())  # before Python 3.10
 print(json.dumps({"versions": versions, "root": folders[0] if folders else None,
                   "adapters": {point.name: point.value for point in adapters}}))
 """

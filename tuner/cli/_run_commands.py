@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print_plan(experiment)
         return 0
-    return _carry_out(experiment, resume=arguments.resume, as_json=arguments.json)
+    return carry_out(experiment, resume=arguments.resume, as_json=arguments.json)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
@@ -48,10 +48,11 @@ def _resume(arguments: argparse.Namespace) -> int:
     if record is not None and Path(record.cwd).is_dir():
         os.chdir(record.cwd)
     experiment = load_experiment(folder / "experiment.yaml", arguments.settings)
-    return _carry_out(experiment, resume=True, as_json=arguments.json)
+    return carry_out(experiment, resume=True, as_json=arguments.json)
 
 
-def _carry_out(experiment: Experiment, *, resume: bool, as_json: bool) -> int:
+def carry_out(experiment: Experiment, *, resume: bool, as_json: bool) -> int:
+    """Run an experiment and print what came of it; the exit code."""
     from tuner._report import print_result
     from tuner._run import Session
 

@@ -11,11 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from trainables.quantization import Device
 from tuner.cli._options import add_json
-from tuner.cli._run_commands import _carry_out, print_plan
+from tuner.cli._run_commands import carry_out, print_plan
 from tuner.compat import (
     LOG_LEVELS,
     LOG_VARIABLE,
@@ -38,7 +36,7 @@ from tuner.compat import (
     read_plan,
     translate,
 )
-from tuner.experiment import Document, Experiment, ExperimentError, read_document
+from tuner.experiment import Document, Experiment, ExperimentError, read_document, to_yaml
 
 _PACKAGES = ("tuner", "searchers", "trainables", "cluster")
 
@@ -88,7 +86,7 @@ def _tune(arguments: argparse.Namespace) -> int:
         return 0
     _make_folder(arguments.save_path, plan)
     _set_up(arguments, experiment, translation)
-    return _carry_out(experiment, resume=_continues(experiment), as_json=arguments.json)
+    return carry_out(experiment, resume=_continues(experiment), as_json=arguments.json)
 
 
 def _translated(arguments: argparse.Namespace) -> tuple[Document, Translation]:
@@ -166,16 +164,7 @@ def _as_yaml(data: Mapping[str, Any], translation: Translation) -> str:
     if translation.cards:
         notes.append(f"start it with {VISIBLE}={','.join(translation.cards)}")
     comments = "".join(f"# {note}\n" for note in notes)
-    return comments + yaml.dump(
-        dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
-    )
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes equal parts out each time; a person reads no anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    return comments + to_yaml(dict(data))
 
 
 def _make_folder(folder: Path, plan: Document) -> None:

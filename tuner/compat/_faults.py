@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from tuner.compat._options import Problems
-from tuner.experiment._problems import from_pydantic
+from tuner.experiment import from_pydantic
 
 
 def faults(

@@ -16,6 +16,7 @@ from tuner.compat._plan import (
     BenchmarkPlan,
     BinaryFallbackPlan,
     ExperiencePlan,
+    GarbledTextPlan,
     OtherPrecheckPlan,
     StandingHighPlan,
 )
@@ -247,7 +248,7 @@ class _Translator:
         if request.practice_repo is not None:
             view["practice_repo"] = request.practice_repo
         if isinstance(benchmark, BenchmarkPlan):
-            benchmark = _benchmark_document(benchmark)
+            benchmark = _as_recorded(benchmark)
         view["model_type"] = request.model_type
         view["evaluation"] = {
             "type": "service_oriented",
@@ -264,6 +265,15 @@ def _benchmark_document(benchmark: BenchmarkPlan) -> dict[str, Any]:
     document["precheck"] = [{"type": rule["type"], **rule} for rule in document["precheck"]]
     if document["aisbench"]["default_metric_keys"] is None:
         del document["aisbench"]["default_metric_keys"]
+    return document
+
+
+def _as_recorded(benchmark: BenchmarkPlan) -> dict[str, Any]:
+    """The block as msModelSlim's records know it: it greets the model without saying so."""
+    document = _benchmark_document(benchmark)
+    for rule, written in zip(benchmark.precheck, document["precheck"], strict=True):
+        if isinstance(rule, GarbledTextPlan) and "test_cases" not in rule.model_fields_set:
+            written["test_cases"] = None
     return document
 
 

@@ -1,10 +1,10 @@
 """The experiment file: reading, checking, saving."""
 
-from tuner.experiment._document import Document, read_document
+from tuner.experiment._document import Document, read_document, to_yaml
 from tuner.experiment._duration import Duration, format_duration, parse_duration
 from tuner.experiment._experiment import Experiment, Search, check_experiment, load_experiment
 from tuner.experiment._models import Budget, Cluster, Expectation, Limit, Objective
-from tuner.experiment._problems import ExperimentError, Problem
+from tuner.experiment._problems import ExperimentError, Problem, from_pydantic
 from tuner.experiment._schema import experiment_schema
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
     "check_experiment",
     "experiment_schema",
     "format_duration",
+    "from_pydantic",
     "load_experiment",
     "parse_duration",
     "read_document",
+    "to_yaml",
 ]

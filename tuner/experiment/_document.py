@@ -20,11 +20,26 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 takes ``1e-5`` for a word; everyone who writes it means a number."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes the words that :class:`_Loader` would take for a number, and writes equal parts out
+    each time: a person reads no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+for _resolver in (_Loader, _Dumper):
+    _resolver.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
+
+
+def to_yaml(data: Any) -> str:
+    """Plain values as YAML that :func:`read_document` reads as the same values."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 class Document:
@@ -139,7 +154,7 @@ def read_document(file: Path) -> Document:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise refuse(f"is not valid YAML: {error}") from error
     if not isinstance(data, dict) or node is None:
-        raise refuse("must be a mapping with the keys name, trial, search, objective, ...")
+        raise refuse("must be a mapping of keys to values")
     lines: dict[str, int] = {}
     repeated: list[Problem] = []
     _walk(node, "", lines, repeated, set())

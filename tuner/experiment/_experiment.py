@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cluster import write_atomic
 from searchers import Space, make_strategy, strategy_options, strategy_types
 from searchers import Strategy as SearchStrategy
 from trainables import TrialType, trial_type, trial_types
-from tuner.experiment._document import Document, read_document
+from tuner.experiment._document import Document, read_document, to_yaml
 from tuner.experiment._models import Budget, Cluster, Objective
 from tuner.experiment._problems import from_pydantic
 from tuner.views import view_type, view_types
@@ -70,7 +69,7 @@ class Experiment:
     def save(self, file: Path) -> None:
         """Write the experiment so that loading it again gives the same run."""
         data = self.document.data | {"storage": str(self.storage.parent)}
-        write_atomic(file, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+        write_atomic(file, to_yaml(data))
 
 
 def load_experiment(file: Path, settings: Iterable[str] = ()) -> Experiment:

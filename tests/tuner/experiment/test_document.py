@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.experiment import ExperimentError, load_experiment, read_document
+from tuner.experiment import ExperimentError, load_experiment, read_document, to_yaml
 
 TEXT = """\
 name: demo
@@ -92,3 +92,9 @@ def test_numbers_with_an_exponent_are_numbers(file: Path, text: str, value: obje
     assert document.data["trial"]["x"] == value
     file.write_text(f"{TEXT}x: {text}\n")
     assert read_document(file).data["x"] == value
+
+
+@pytest.mark.parametrize("text", ["1e5", "0x10", "yes", "3H", "1_000", "null", "${HOME}", "中文"])
+def test_words_that_look_like_something_else_stay_words(file: Path, text: str) -> None:
+    file.write_text(to_yaml({"name": "x", "word": text}))
+    assert read_document(file).data["word"] == text
