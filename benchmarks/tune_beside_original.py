@@ -74,7 +74,7 @@ class World:
     def run(self, name: str, command: list[str]) -> dict[str, Any]:
         """Seconds, evaluations, exit code and chosen practice of one program."""
         calls, save = self.folder / f"{name}.calls", self.folder / name
-        calls.touch()
+        calls.write_text("")
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
         environment = {
             **os.environ,
@@ -139,10 +139,20 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             world = World(Path(name), level)
             original = world.run("original", [str(MSMODELSLIM), "tune"])
+            again = world.run("original", [str(MSMODELSLIM), "tune"])
             flags = ("--msmodelslim", str(MSMODELSLIM), "--vllm", sys.executable)
-            ours = world.run("ours", [sys.executable, "-m", "tuner", "tune", *flags])
-        same = same and original["chosen"] == ours["chosen"]
-        for program, told in (("msmodelslim tune", original), ("tuner tune", ours)):
+            tune = [sys.executable, "-m", "tuner", "tune", *flags]
+            ours = world.run("ours", tune)
+            ours_again = world.run("ours", tune)
+            abreast = world.run("abreast", [*tune, "--set", "cluster.resources.CPU=1"])
+        same = same and original["chosen"] == ours["chosen"] == abreast["chosen"]
+        for program, told in (
+            ("msmodelslim tune", original),
+            ("msmodelslim tune, the same again", again),
+            ("tuner tune", ours),
+            ("tuner tune, the same again", ours_again),
+            ("tuner tune, two trials at once", abreast),
+        ):
             print(
                 f"| {level} | {program} | {told['code']} | {told['evaluations']} "
                 f"| {len(told['records'])} | {told['seconds']:.0f} | {len(told['chosen'])} blocks "
