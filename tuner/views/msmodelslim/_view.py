@@ -13,6 +13,7 @@ from tuner.views._contract import Pedigree, Story, View
 from tuner.views._registry import register_view
 from tuner.views.msmodelslim._candidates import Candidate, candidates, winner
 from tuner.views.msmodelslim._documents import expectations
+from tuner.views.msmodelslim._failures import write_failures
 from tuner.views.msmodelslim._history import History
 from tuner.views.msmodelslim._links import Links
 from tuner.views.msmodelslim._repository import file_name, save_practice
@@ -82,6 +83,7 @@ class MsModelSlimView(View):
             lambda: self._link_weights(story, told, links),
             lambda: self._link_logs(story, told, links),
             lambda: self._save_answer(story, winner(story, told)),
+            lambda: self._report_failures(story),
         ]
         notes: list[str] = []
         for part in parts:
@@ -165,6 +167,10 @@ class MsModelSlimView(View):
         if saved.corrected:
             notes.append(f"{saved.file}: label corrected: {', '.join(saved.corrected)}")
         return notes
+
+    def _report_failures(self, story: Story) -> list[str]:
+        write_failures(story, self._folder)
+        return []
 
     def _pedigree(self) -> str:
         """The folder of the model's family. Raises what the callable raises."""
