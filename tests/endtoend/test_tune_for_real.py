@@ -95,7 +95,7 @@ def test_the_practice_is_found_by_msmodelslim_itself(world: Path) -> None:
         env={**os.environ, "MSMODELSLIM_CUSTOM_PRACTICE_REPO": str(world / "practices")},
         capture_output=True,
         text=True,
-        input="",
+        input="y\n",  # of the model type `default` it asks whether the practice suits the model
         timeout=300,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
