@@ -29,8 +29,9 @@ from trainables.engines._service import Service, start_service
 
 R = TypeVar("R")
 
-_LONGEST_STEP_S = 2.0
-"""What a step may take at most, so that a trial can be cancelled at any time."""
+_LONGEST_STEP_S = 10.0
+"""A step that takes longer waits for something, and a trial could not be cancelled meanwhile. On a
+machine under load, a step that waits for nothing may take seconds."""
 _DEATH_NOTICED_S = 30.0
 _NEUTRAL: Mapping[str, Json] = {"host": "127.0.0.1", "port": 23456, "startup_timeout": 1234.5}
 
@@ -89,7 +90,7 @@ def trial_in(folder: Path, run_id: str) -> TrialRun:
     return TrialRun(spec)
 
 
-def drive(steps: Generator[Progress, None, R], *, within_s: float = 60.0) -> R:
+def drive(steps: Generator[Progress, None, R], *, within_s: float = 180.0) -> R:
     """The result of ``steps``, run to their end; none of them may take long."""
     deadline = time.monotonic() + within_s
     while True:
