@@ -8,7 +8,7 @@ be delivered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
@@ -123,10 +123,6 @@ class Campaign(Strategy):
     def identities(self) -> frozenset[str]:
         """Identities of everything this campaign has learned from, reused or measured."""
         return frozenset(ticket.identity for ticket in self._learned)
-
-    def learned(self) -> Sequence[Ticket]:
-        """Everything measured or reused, in the order in which the campaign learned of it."""
-        return self._learned
 
     def live(self) -> Mapping[int, Ticket]:
         """Tickets in flight by proposal number."""
