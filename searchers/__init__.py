@@ -1,7 +1,18 @@
 """Where to look next: pure ask/tell strategies, and the adapter that makes them Ray searchers."""
 
 from searchers._binary_fallback import BinaryFallback
-from searchers._contract import WAIT, Done, Json, Outcome, Proposal, Strategy, Verdict, Wait
+from searchers._contract import (
+    WAIT,
+    Bound,
+    Done,
+    Goal,
+    Json,
+    Outcome,
+    Proposal,
+    Strategy,
+    Verdict,
+    Wait,
+)
 from searchers._experience import StandingHighWithExperience
 from searchers._parameters import Parameter
 from searchers._points import GridSearch, PointStrategy, RandomSearch
@@ -17,7 +28,9 @@ from searchers._standing_high import StandingHigh
 __all__ = [
     "WAIT",
     "BinaryFallback",
+    "Bound",
     "Done",
+    "Goal",
     "GridSearch",
     "Json",
     "Outcome",

@@ -99,6 +99,49 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """A limit that a metric has to keep; at least one of ``max`` and ``min`` is given."""
+
+    metric: str
+    max: float | None = None
+    min: float | None = None
+
+    def excess(self, metrics: Mapping[str, float]) -> float | None:
+        """How far the metric is beyond its bound, relative to the bound; at most 0 when it is
+        kept, None when it was not measured. A bound of 0 is exceeded in absolute terms."""
+        value = metrics.get(self.metric)
+        if value is None:
+            return None
+        excess = [(value - self.max) / (abs(self.max) or 1.0)] if self.max is not None else []
+        if self.min is not None:
+            excess.append((self.min - value) / (abs(self.min) or 1.0))
+        return max(excess)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a search is after, told to strategies that can use more than a verdict.
+
+    The verdict itself is in each outcome: ``satisfied`` holds every demand, ``objective`` is the
+    value to maximise. The goal names the metrics behind them, so that a strategy can model each.
+
+    Attributes:
+        maximize: Metrics to make large; several make a search for a Pareto front.
+        minimize: Metrics to make small.
+        bounds: Limits (the SLO) that a point must keep to satisfy.
+    """
+
+    maximize: tuple[str, ...] = ()
+    minimize: tuple[str, ...] = ()
+    bounds: tuple[Bound, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[tuple[str, int], ...]:
+        """Each objective's metric with its sign: 1 where large is good, -1 where small is."""
+        return tuple([*((name, 1) for name in self.maximize), *((n, -1) for n in self.minimize)])
+
+
+@dataclass(frozen=True)
 class Done:
     """The search is over.
 
@@ -138,11 +181,22 @@ class Strategy(ABC):
     """How many proposals may be in flight; set by the runner before the first ``ask`` and
     changed when nodes come or go."""
 
+    goal: Goal = Goal()
+    """What the search is after; set by the runner before anything else."""
+
     @abstractmethod
     def ask(self) -> Proposal | Wait | Done: ...
 
     @abstractmethod
     def tell(self, proposal: Proposal, outcome: Outcome) -> None: ...
+
+    def learn(self, parameters: Mapping[str, Json], outcome: Outcome) -> None:
+        """A measurement that this search did not ask for: of an earlier run, of another tool.
+
+        Called before the first ``ask``, any number of times. It may guide the search and is
+        neither proposed nor counted; asking for a known point is free for the runner. Parameters
+        outside the space, or incomplete ones, are ignored. By default nothing is learned.
+        """
 
     @abstractmethod
     def state(self) -> dict[str, Json]: ...

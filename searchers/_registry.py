@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from searchers._contract import Json, Strategy
+from searchers._contract import Goal, Json, Strategy
 from searchers._space import Space
 
 GROUP = "npu_tuner.strategies"
@@ -65,6 +65,7 @@ def make_strategy(
     space: Space | None,
     seed: int,
     width: int = 1,
+    goal: Goal | None = None,
 ) -> Strategy:
     """A fresh strategy.
 
@@ -78,6 +79,8 @@ def make_strategy(
         options = entry.options.model_validate(options)
     strategy = entry.make(options, space=space, seed=seed)
     strategy.width = width
+    if goal is not None:
+        strategy.goal = goal
     return strategy
 
 

@@ -25,7 +25,11 @@ class Deployment:
         served_name: Name that clients use.
         host: Address to listen on, without brackets.
         port: TCP port to listen on, leased.
-        options: Tuned parameters, over the engine's own arguments.
+        options: Tuned arguments, over the engine's own.
+        env: Tuned environment variables, over the engine's own. ``$NAME`` anywhere in the
+            engine's arguments stands for their value.
+        config: Tuned entries of the engine's configuration file, by dotted path, for engines
+            that have one: ``BackendConfig.ScheduleConfig.maxBatchSize``.
     """
 
     model: Path
@@ -33,6 +37,8 @@ class Deployment:
     host: str
     port: int
     options: Mapping[str, Json] = field(default_factory=dict)
+    env: Mapping[str, Json] = field(default_factory=dict)
+    config: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

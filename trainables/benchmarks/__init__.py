@@ -1,0 +1,35 @@
+"""Benchmarks: load on a running service, and what it did to it.
+
+What an adapter has to keep is checked by :mod:`trainables.benchmarks.testing`; what every number
+means is said in :mod:`trainables.benchmarks._metrics`.
+"""
+
+from trainables.benchmarks._benchmark import (
+    Benchmark,
+    BenchmarkResult,
+    Load,
+    Target,
+    Window,
+    benchmark_type,
+    benchmark_types,
+    make_benchmark,
+    register_benchmark,
+)
+from trainables.benchmarks._metrics import ALL as METRICS
+from trainables.benchmarks._metrics import LATENCIES, STATISTICS, latency_name
+
+__all__ = [
+    "LATENCIES",
+    "METRICS",
+    "STATISTICS",
+    "Benchmark",
+    "BenchmarkResult",
+    "Load",
+    "Target",
+    "Window",
+    "benchmark_type",
+    "benchmark_types",
+    "latency_name",
+    "make_benchmark",
+    "register_benchmark",
+]
