@@ -138,7 +138,7 @@ class Goal:
     @property
     def objectives(self) -> tuple[tuple[str, int], ...]:
         """Each objective's metric with its sign: 1 where large is good, -1 where small is."""
-        return tuple([*((name, 1) for name in self.maximize), *((n, -1) for n in self.minimize)])
+        return (*((name, 1) for name in self.maximize), *((name, -1) for name in self.minimize))
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Strategy(ABC):
     @abstractmethod
     def tell(self, proposal: Proposal, outcome: Outcome) -> None: ...
 
-    def learn(self, parameters: Mapping[str, Json], outcome: Outcome) -> None:
+    def learn(self, parameters: Mapping[str, Json], outcome: Outcome) -> None:  # noqa: B027
         """A measurement that this search did not ask for: of an earlier run, of another tool.
 
         Called before the first ``ask``, any number of times. It may guide the search and is
