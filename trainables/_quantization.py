@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from trainables._blocks import model_folder, model_ready
 from trainables._extras import how_to_install, missing_modules
 from trainables._measurement import Measurement
 from trainables._program import StageError
@@ -37,10 +38,7 @@ from trainables.evaluation import (
 )
 from trainables.models import (
     ModelError,
-    builtin_folder,
     describe_model,
-    is_builtin,
-    is_complete,
     model_fingerprint,
     read_header,
     verify_digest,
@@ -81,7 +79,7 @@ class QuantizationTrial(TrialType):
         return Practices(self.options, self.search)
 
     def prepare(self, trial: TrialRun) -> Generator[Progress, None, None]:
-        yield from self._model(trial)
+        yield from model_ready(trial, self.options.model)
         try:
             describe_model(self._folder())
         except ModelError as error:
@@ -158,7 +156,7 @@ class QuantizationTrial(TrialType):
         return True
 
     def run(self, trial: TrialRun) -> Steps:
-        yield from self._model(trial)
+        yield from model_ready(trial, self.options.model)
         kind = trial.spec.kind
         if kind == "baseline":
             return (yield from self._baseline(trial))
@@ -199,15 +197,8 @@ class QuantizationTrial(TrialType):
         write_picture(data, folder / "sensitivity.png")
         return [*lines, f"picture: {folder / 'sensitivity.png'}"]
 
-    def _model(self, trial: TrialRun) -> Generator[Progress, None, None]:
-        """Have the built-in model converted, once for each node's cache."""
-        if is_builtin(self.options.model) and not is_complete(self._folder()):
-            request = {"model": self.options.model}
-            yield from trial.program("convert", "trainables.models.convert", request, timeout=1800)
-
     def _folder(self) -> Path:
-        model = self.options.model
-        return builtin_folder(model) if is_builtin(model) else Path(model)
+        return model_folder(self.options.model)
 
     def _baseline(self, trial: TrialRun) -> Steps:
         evaluated = yield from self._evaluated(trial, self._folder(), quantized=False)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
+from trainables._blocks import Problems, model_problems, plugin_problems
 from trainables._extras import how_to_install, missing_modules
 from trainables._quantization_options import QuantizationOptions
 from trainables._quantization_practice import Practices
 from trainables.evaluation import make_evaluator
-from trainables.models import ModelError, builtin_source, describe_model, is_builtin
 from trainables.quantization import (
     Practice,
     PracticeError,
@@ -20,13 +18,10 @@ from trainables.quantization import (
     make_quantizer,
 )
 
-Problems = list[tuple[str, str]]
-"""(dotted path in the experiment, message) pairs."""
-
 
 def find_problems(options: QuantizationOptions, practices: Practices) -> Problems:
     """Every fault of model, practice, quantizer, evaluation and calibration."""
-    problems = [*_model_problems(options.model), *_evaluation_problems(options)]
+    problems = [*model_problems(options.model), *_evaluation_problems(options)]
     if missing := missing_modules("quantize"):
         said = f"needs {', '.join(missing)}; {how_to_install('quantize')}"
         problems.append(("trial.type", said))
@@ -38,20 +33,9 @@ def find_problems(options: QuantizationOptions, practices: Practices) -> Problem
     return problems
 
 
-def _model_problems(model: str) -> Problems:
-    try:
-        if is_builtin(model):
-            builtin_source(model)
-        else:
-            describe_model(Path(model))
-    except ModelError as error:
-        return [("trial.model", str(error))]
-    return []
-
-
 def _evaluation_problems(options: QuantizationOptions) -> Problems:
     path = "trial.evaluation"
-    return _plugin_problems(
+    return plugin_problems(
         path,
         lambda: [
             (f"{path}.{place}", said)
@@ -70,7 +54,7 @@ def _practice_problems(options: QuantizationOptions, practices: Practices) -> Pr
         practices.check()
     except PracticeError as error:
         problems.append(("search.rollback_path", str(error)))
-    return problems + _plugin_problems(
+    return problems + plugin_problems(
         "trial.quantizer",
         lambda: _quantizer_problems(options, practice),
     )
@@ -82,17 +66,3 @@ def _quantizer_problems(options: QuantizationOptions, practice: Practice) -> Pro
     # Where the weights will lie is the run's choice; the model's folder stands in for it.
     obstacles = quantizer.obstacles(model, model, options.device)
     return found + [("trial.quantizer", said) for said in obstacles]
-
-
-def _plugin_problems(path: str, check: Callable[[], Problems]) -> Problems:
-    """What ``check`` finds, or why the plug-in of the block at ``path`` cannot be made."""
-    try:
-        return check()
-    except ValidationError as error:
-        return [
-            (".".join((path, *map(str, fault["loc"]))), fault["msg"]) for fault in error.errors()
-        ]
-    except KeyError as error:
-        return [(f"{path}.type", str(error.args[0]))]
-    except ImportError as error:
-        return [(f"{path}.type", str(error))]

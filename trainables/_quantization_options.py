@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, model_validator
 
+from trainables._blocks import PathText
 from trainables.analysis import AnalysisOptions
 from trainables.quantization import Calibration
-
-
-def _absolute(path: str) -> str:
-    """Nodes and later sessions have other working folders."""
-    return path if path.startswith("builtin:") else str(Path(path).expanduser().absolute())
-
-
-PathText = Annotated[str, Field(min_length=1), AfterValidator(_absolute)]
-"""A path, made absolute, or ``builtin:<name>``."""
 
 
 class _Block(BaseModel):

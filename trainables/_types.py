@@ -21,6 +21,10 @@ class TrialType(ABC):
         Options: Model of the experiment's ``trial`` block, ``type`` included.
         SearchOptions: Keys of the ``search`` block that belong to the trial, such as
             ``rollback_path``; None when there are none.
+        goal: What the numbers are wanted for, set by who reads the experiment:
+            ``{"maximize": [metric], "minimize": [metric], "limits": [{metric, max, min}]}``, or
+            empty. For types whose trials depend on it, such as one that looks for the load at
+            which the limits are just kept.
     """
 
     Options: ClassVar[type[BaseModel]]
@@ -29,6 +33,7 @@ class TrialType(ABC):
     def __init__(self, options: Any, search: Any = None) -> None:
         self.options = options
         self.search = search
+        self.goal: Mapping[str, Json] = {}
 
     @classmethod
     def schema(cls) -> dict[str, Json]:
@@ -56,20 +61,23 @@ class TrialType(ABC):
         yield from ()
 
     def settings(self) -> dict[str, Json]:
-        """Options as JSON for :class:`TrialSpec`: ``{"options", "search"}``, all resolved."""
+        """Options as JSON for :class:`TrialSpec`: ``{"options", "search", "goal"}``, resolved."""
         return {
             "options": self.options.model_dump(mode="json"),
             "search": None if self.search is None else self.search.model_dump(mode="json"),
+            "goal": dict(self.goal),
         }
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Json]) -> TrialType:
         """The twin of the driver's trial type on a node."""
         search = settings["search"]
-        return cls(
+        twin = cls(
             cls.Options.model_validate(settings["options"]),
             None if cls.SearchOptions is None else cls.SearchOptions.model_validate(search),
         )
+        twin.goal = settings["goal"]
+        return twin
 
     def problems(self) -> list[tuple[str, str]]:
         """Faults that only this type can see, as (dotted path in the experiment, message).
@@ -98,6 +106,24 @@ class TrialType(ABC):
     def verifies(self) -> bool:
         """Whether a winner is measured once more, from what is delivered."""
         return False
+
+    def verifications(self) -> int:
+        """How many winners may fail their verification before the search has failed.
+
+        One where a number can be trusted. Where they are noisy, the best of many is often lucky,
+        and the next best is verified in its place.
+        """
+        return 1
+
+    def answers(self, measurement: Measurement) -> bool:
+        """Whether a measurement of this identity that ended early would end so today; asked only
+        where its ``data`` has an entry ``stopped``."""
+        return True
+
+    def baseline(self) -> Mapping[str, Json] | None:
+        """Parameters of the present state of things, measured first in any case and delivered
+        when nothing beats it; None: a baseline is measured only where a demand needs it."""
+        return None
 
     def parameter_names(self) -> frozenset[str] | None:
         """Names a search space may use; None: any."""
@@ -137,7 +163,11 @@ class TrialType(ABC):
 _TYPES: Registry[TrialType] = Registry(
     "trial type",
     "npu_tuner.trial_types",
-    {"quantization": "trainables._quantization", "rehearsal": "trainables._rehearsal"},
+    {
+        "quantization": "trainables._quantization",
+        "rehearsal": "trainables._rehearsal",
+        "serving": "trainables.serving._trial",
+    },
 )
 register_trial_type = _TYPES.register
 trial_types = _TYPES.names

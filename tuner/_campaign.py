@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 from searchers import WAIT, Done, Json, Outcome, Proposal, Strategy, Verdict, Wait
 from trainables import Measurement
+from tuner._finale import Finale
 from tuner._judge import BaselineMissing, judge
 from tuner.experiment import Budget, Objective
 
@@ -74,6 +75,12 @@ class Campaign(Strategy):
         budget: Of it, trials and retries; time is the runner's, which calls :meth:`stop`.
         known: Measurements to reuse.
         verifies: Whether a winner is measured once more from what is delivered.
+        verifications: How many winners may fail that before the search has failed. More than
+            one says that numbers are noisy: then the highest objective wins, whoever it is, and
+            not the strategy's own choice.
+        baseline: Parameters of a baseline that is measured in any case, and that is the answer
+            when nothing beats it; None: one is measured where a demand is relative to it.
+        answers: Whether a known measurement still answers the question its identity asks.
         spent: Number of candidates this run has measured, those before a resume included.
     """
 
@@ -87,6 +94,9 @@ class Campaign(Strategy):
         identify: Callable[[Proposal], str],
         verifies: bool,
         spent: Callable[[], int],
+        verifications: int = 1,
+        baseline: Mapping[str, Json] | None = None,
+        answers: Callable[[Measurement], bool] = lambda measurement: True,
         observe: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.search = search
@@ -94,7 +104,11 @@ class Campaign(Strategy):
         self._budget = budget
         self._known = known
         self.identify = identify
+        self._finale = Finale(verifies=verifies, most=verifications)
         self._verifies = verifies
+        self._contested = verifications > 1
+        self._reference = {} if baseline is None and objective.needs_baseline else baseline
+        self._answers = answers
         self._observe = observe
         self._next = 0
         self._spent = spent
@@ -107,8 +121,6 @@ class Campaign(Strategy):
         self._baseline: dict[str, float] | None = None
         self._asked_baseline = False
         self._stopped: tuple[Verdict, str] | None = None
-        self._answer: Done | None = None
-        self._final: Done | None = None
 
     @property
     def baseline(self) -> Mapping[str, float] | None:
@@ -118,7 +130,12 @@ class Campaign(Strategy):
     @property
     def final(self) -> Done | None:
         """The verified answer; None until the campaign is over."""
-        return self._final
+        return self._finale.final
+
+    def incumbent(self) -> float | None:
+        """The objective's value that a candidate has to beat; None while there is none."""
+        best = self._finale.contest.best()
+        return None if best is None else best.value
 
     def identities(self) -> frozenset[str]:
         """Identities of everything this campaign has learned from, reused or measured."""
@@ -134,22 +151,25 @@ class Campaign(Strategy):
         return frozenset(ticket.identity for ticket in tickets)
 
     def ask(self) -> Proposal | Wait | Done:
-        if self._final is not None:
-            return self._final
+        if self.final is not None:
+            return self.final
         self.search.width = self.width
         if self._retries:
             return self._hand_out(self._retries.pop(0))
-        if self._objective.needs_baseline and not self._asked_baseline:
+        if self._reference is not None and not self._asked_baseline:
             self._asked_baseline = True
-            ticket = self._ticket(Proposal(0, {}, "baseline", why=_WHY_BASELINE), "baseline", None)
+            wanted = Proposal(0, self._reference, "baseline", why=_WHY_BASELINE)
+            ticket = self._ticket(wanted, "baseline", None)
             if not self._reuse(ticket):
                 return self._hand_out(ticket)
-        if self._answer is None:
+        if self._finale.answer is None:
             step = self._ask_search()
             if not isinstance(step, Done):
                 return step
-            self._answer = step
-        return self._conclude(self._answer)
+            if any(ticket.role == "baseline" for ticket in self._live.values()):
+                return WAIT
+            self._finale.begin(step)
+        return self._conclude()
 
     def tell(self, proposal: Proposal, outcome: Outcome) -> None:
         ticket = self._live.pop(proposal.number)
@@ -161,7 +181,7 @@ class Campaign(Strategy):
 
     def stop(self, verdict: Verdict, message: str) -> None:
         """End the search with what is known; the best so far is still verified and delivered."""
-        if self._stopped is None and self._answer is None and self._final is None:
+        if self._stopped is None and self._finale.answer is None:
             self._stopped = (verdict, message)
             self._retries = [ticket for ticket in self._retries if ticket.role == "verification"]
             self._observe(Event("stopped", None, message=message))
@@ -175,13 +195,15 @@ class Campaign(Strategy):
         )
 
     def best(self) -> Proposal | None:
-        return self.search.best()
+        """What would be delivered if the search ended now."""
+        best = self._finale.contest.best()
+        return self.search.best() if best is None else best.proposal
 
     def remaining(self) -> int | None:
-        if self._final is not None:
+        if self.final is not None:
             return 0
         verification = int(self._verifies)
-        if self._answer is not None or self._stopped is not None:
+        if self._finale.answer is not None or self._stopped is not None:
             return verification
         rest = self.search.remaining()
         return None if rest is None else rest + verification
@@ -190,7 +212,7 @@ class Campaign(Strategy):
         most = self.search.most()
         if self._budget.trials is not None:
             most = self._budget.trials if most is None else min(most, self._budget.trials)
-        extra = int(self._objective.needs_baseline) + int(self._verifies)
+        extra = int(self._reference is not None) + int(self._verifies)
         return None if most is None else most + extra
 
     def state(self) -> dict[str, Json]:
@@ -205,8 +227,7 @@ class Campaign(Strategy):
             "baseline": self._baseline,
             "asked_baseline": self._asked_baseline,
             "stopped": self._stopped,
-            "answer": _done_to_json(self._answer),
-            "final": _done_to_json(self._final),
+            "finale": self._finale.state(),
         }
 
     def restore(self, state: Mapping[str, Json]) -> None:
@@ -224,8 +245,7 @@ class Campaign(Strategy):
         self._baseline = state["baseline"]
         self._asked_baseline = state["asked_baseline"]
         self._stopped = None if state["stopped"] is None else tuple(state["stopped"])
-        self._answer = _done_from_json(state["answer"])
-        self._final = _done_from_json(state["final"])
+        self._finale.restore(state["finale"])
         for ticket in self._learned:
             if measurement := self._known.find(ticket.identity):
                 self._observe(Event("reused", ticket, _outcome(measurement)))
@@ -248,25 +268,24 @@ class Campaign(Strategy):
         if self._live:
             return WAIT
         assert self._stopped is not None
-        return Done(self._stopped[0], self.search.best(), self._stopped[1])
+        return Done(self._stopped[0], self.best(), self._stopped[1])
 
     def _committed(self) -> int:
         """Candidates measured or in flight."""
         flying = sum(ticket.proposal.kind == "candidate" for ticket in self._live.values())
         return self._spent() + flying
 
-    def _conclude(self, answer: Done) -> Proposal | Wait | Done:
+    def _conclude(self) -> Proposal | Wait | Done:
         if any(ticket.role == "verification" for ticket in self._live.values()):
             return WAIT
-        if answer.best is None or not self._verifies or answer.verdict in ("exhausted", "failed"):
-            self._final = answer
-            return answer
-        proposal = Proposal(0, answer.best.parameters, "verification", why=_WHY_VERIFICATION)
-        ticket = self._ticket(proposal, "verification", None)
-        if self._reuse(ticket):
-            assert self._final is not None
-            return self._final
-        return self._hand_out(ticket)
+        while (wanted := self._finale.wanted()) is not None:
+            ticket = self._ticket(wanted, "verification", None)
+            if not self._reuse(ticket):
+                return self._hand_out(ticket)
+            if self.final is not None:
+                break
+        assert self.final is not None
+        return self.final
 
     def _ticket(self, proposal: Proposal, role: Role, inner: int | None) -> Ticket:
         identity = self.identify(proposal)
@@ -292,18 +311,25 @@ class Campaign(Strategy):
         return True
 
     def _still_answers(self, measurement: Measurement) -> bool:
-        """Whether a trial that ended early on a failed demand would end there today too.
+        """Whether a trial that ended early for a reason would end there today too.
 
         What it skipped then may matter now that the demand is another one.
         """
-        failed = measurement.data.get("stopped")
-        if not failed:
+        stopped = measurement.data.get("stopped")
+        if not stopped:
+            return True
+        if not self._answers(measurement):
+            return False
+        if (bound := stopped.get("bound")) is not None:
+            best = self.incumbent()
+            return best is not None and best > bound
+        if stopped.get("metric") is None:
             return True
         try:
             checks = judge(self._objective, measurement.metrics, self._baseline).checks
         except BaselineMissing:
             return False
-        return any(check.metric == failed["metric"] and not check.ok for check in checks)
+        return any(check.metric == stopped["metric"] and not check.ok for check in checks)
 
     def _retry(self, ticket: Ticket, outcome: Outcome) -> bool:
         failure = outcome.data.get("failure", {}).get("class", "tool")
@@ -320,69 +346,51 @@ class Campaign(Strategy):
         if outcome.status == "measured":
             self._learned.append(ticket)
         if ticket.role == "baseline":
-            self._learn_baseline(outcome)
+            self._learn_baseline(ticket.proposal, outcome)
         elif ticket.role == "verification":
             self._learn_verification(outcome)
         else:
             assert ticket.inner is not None
             self._tell_search(self._inner.pop(ticket.inner), outcome)
 
-    def _learn_baseline(self, outcome: Outcome) -> None:
-        if outcome.status != "measured":
+    def _learn_baseline(self, proposal: Proposal, outcome: Outcome) -> None:
+        held, self._held = self._held, []
+        if outcome.status == "measured":
+            self._baseline = dict(outcome.metrics)
+            self._enter(proposal, outcome)
+        elif self._objective.needs_baseline:
             reason = outcome.error or "it was cancelled"
             self.stop("failed", f"the baseline could not be measured: {reason}")
-            held, self._held = self._held, []
-            for proposal, _ in held:
-                self.search.tell(proposal, Outcome("cancelled"))
+            for candidate, _ in held:
+                self.search.tell(candidate, Outcome("cancelled"))
             return
-        self._baseline = dict(outcome.metrics)
-        held, self._held = self._held, []
-        for proposal, kept in held:
-            self._tell_search(proposal, kept)
+        for candidate, kept in held:
+            self._tell_search(candidate, kept)
 
     def _tell_search(self, proposal: Proposal, outcome: Outcome) -> None:
         if outcome.status == "measured" and proposal.kind == "candidate":
             if self._objective.needs_baseline and self._baseline is None:
                 self._held.append((proposal, outcome))
                 return
-            verdict = judge(self._objective, outcome.metrics, self._baseline)
-            outcome = replace(outcome, satisfied=verdict.satisfied, objective=verdict.objective)
+            outcome = self._enter(proposal, outcome)
         self.search.tell(proposal, outcome)
 
-    def _learn_verification(self, outcome: Outcome) -> None:
-        answer = self._answer
-        assert answer is not None
-        if outcome.status != "measured":
-            reason = outcome.error or "it was cancelled"
-            said = f"the best found could not be verified: {reason}. {answer.message}"
-            self._final = Done("failed", None, said)
-            return
+    def _enter(self, proposal: Proposal, outcome: Outcome) -> Outcome:
+        """Judge a measured outcome; it may win if nothing stopped it early."""
         verdict = judge(self._objective, outcome.metrics, self._baseline)
-        if verdict.satisfied:
-            self._final = answer
-            return
-        failed = "; ".join(str(check) for check in verdict.checks if not check.ok)
-        said = f"measured again from what would be delivered, the best found fails: {failed}"
-        self._final = Done("failed", None, said)
+        satisfied = verdict.satisfied and "stopped" not in outcome.data
+        if satisfied and self._contested:
+            self._finale.contest.enter(proposal, verdict.objective)
+        return replace(outcome, satisfied=satisfied, objective=verdict.objective)
+
+    def _learn_verification(self, outcome: Outcome) -> None:
+        measured = outcome.status == "measured"
+        verdict = judge(self._objective, outcome.metrics, self._baseline) if measured else None
+        self._finale.learn(outcome, verdict)
 
 
 _WHY_BASELINE = "baseline: what the demands are relative to"
-_WHY_VERIFICATION = "verification: is what would be delivered the winner?"
 
 
 def _outcome(measurement: Measurement) -> Outcome:
     return Outcome("measured", dict(measurement.metrics), dict(measurement.data))
-
-
-def _done_to_json(done: Done | None) -> Json:
-    if done is None:
-        return None
-    best = None if done.best is None else done.best.to_json()
-    return {"verdict": done.verdict, "best": best, "message": done.message}
-
-
-def _done_from_json(document: Json) -> Done | None:
-    if document is None:
-        return None
-    best = None if document["best"] is None else Proposal.from_json(document["best"])
-    return Done(document["verdict"], best, document["message"])

@@ -65,13 +65,11 @@ def judge(
     checks = [_expectation(item, metrics, baseline) for item in objective.expectations]
     for limit in objective.limits:
         checks += _limit(limit, metrics)
+    goal = objective.goal()
+    measured = all(name in metrics for name, _ in goal.objectives)
     value = None
-    if objective.maximize is not None:
-        value = metrics.get(objective.maximize)
-    elif objective.minimize is not None and objective.minimize in metrics:
-        value = -metrics[objective.minimize]
-    wanted = objective.maximize or objective.minimize
-    measured = wanted is None or value is not None
+    if goal.objectives and (first := goal.objectives[0])[0] in metrics:
+        value = first[1] * metrics[first[0]]
     return Judgement(measured and all(check.ok for check in checks), value, tuple(checks))
 
 

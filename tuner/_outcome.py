@@ -62,10 +62,15 @@ class Carrier:
         return {"spec": spec.to_json(), "bundles": [asdict(bundle)]}
 
     def _context(self, proposal: Proposal) -> dict[str, Any]:
-        """A candidate is told the demands, so that it may end once it has failed one; a
+        """A candidate is told the demands and what it has to beat, so that it may end early; a
         verification where the winner it verifies was measured."""
         if proposal.kind == "candidate":
-            return {"demands": demands(self._experiment.objective, self._campaign.baseline)}
+            objective = self._experiment.objective
+            context: dict[str, Any] = {"demands": demands(objective, self._campaign.baseline)}
+            best = self._campaign.incumbent()
+            if best is not None and len(objective.goal().objectives) == 1 and objective.maximize:
+                context["incumbent"] = {"metric": objective.maximize[0], "value": best}
+            return context
         if proposal.kind != "verification":
             return {}
         winner = self._campaign.identify(Proposal(0, proposal.parameters))

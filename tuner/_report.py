@@ -13,6 +13,7 @@ from rich.table import Table
 from searchers import Proposal
 from trainables import Measurement
 from tuner._campaign import Campaign
+from tuner._gain import gain_note
 from tuner._judge import BaselineMissing, judge
 from tuner._ledger import Ledger
 from tuner._view import Counts
@@ -73,6 +74,7 @@ class RunResult:
             "cancelled": self.counts.cancelled,
             "storage": self.storage,
             "delivered": self.delivered,
+            "notes": list(self.notes),
             "comparison": [
                 {"what": line.what, "metrics": dict(line.metrics), "satisfied": line.satisfied}
                 for line in self.lines
@@ -112,6 +114,7 @@ def summarize(
         storage=str(experiment.storage),
         delivered=str(experiment.storage / "best") if delivers else None,
         signal=signal,
+        notes=_notes(experiment.objective, verified, campaign),
     )
 
 
@@ -159,6 +162,17 @@ def _lines(
     return lines
 
 
+def _notes(
+    objective: Objective, verified: Measurement | None, campaign: Campaign
+) -> tuple[str, ...]:
+    """What the winner gains; where the baseline itself won, the message says so."""
+    ranking, baseline = objective.ranking, campaign.baseline
+    if ranking is None or verified is None or baseline is None:
+        return ()
+    note = gain_note(ranking, verified.metrics, baseline)
+    return () if note is None else (note,)
+
+
 def _plain(measurement: Measurement) -> bool:
     return measurement.parameters.get("fallback") == []
 
@@ -179,8 +193,8 @@ def _satisfied(
 
 def _objective(objective: Objective, lines: Iterable[Line]) -> float | None:
     """The winner's value as measured last; its lines stand at the end."""
-    named = objective.maximize or objective.minimize
-    values = [line.metrics.get(named) for line in lines if named]
+    ranking = objective.ranking
+    values = [line.metrics.get(ranking[0]) for line in lines if ranking]
     return values[-1] if values else None
 
 

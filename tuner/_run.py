@@ -198,6 +198,9 @@ class Session:
             known=known,
             identify=identify,
             verifies=experiment.trial.verifies(),
+            verifications=experiment.trial.verifications(),
+            baseline=experiment.trial.baseline(),
+            answers=experiment.trial.answers,
             spent=lambda: self._ledger.spent(record.run_id),
             observe=_ignore if quiet else self._on_event,
         )

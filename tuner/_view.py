@@ -135,9 +135,8 @@ class RunView:
             return "held until the baseline is measured"
         noted = "note" in outcome.data
         parts = [str(check) for check in judgement.checks if check.value is not None or not noted]
-        named = self.objective.maximize or self.objective.minimize
-        if named:
-            parts.insert(0, self._metric(named, outcome.metrics))
+        named = [*self.objective.maximize, *self.objective.minimize]
+        parts[:0] = [self._metric(name, outcome.metrics) for name in named]
         if note := outcome.data.get("note"):
             parts.append(str(note))
         return ("satisfied: " if judgement.satisfied else "not satisfied: ") + ", ".join(parts)
@@ -185,6 +184,7 @@ class RunView:
 
     def _wanted(self) -> list[str]:
         keys = [expectation.key for expectation in self.objective.expectations]
+        keys += [*self.objective.maximize, *self.objective.minimize]
         return keys + [limit.metric for limit in self.objective.limits]
 
     def _metric(self, key: str, metrics: Mapping[str, float]) -> str:

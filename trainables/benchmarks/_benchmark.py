@@ -127,6 +127,10 @@ class Benchmark(ABC):
         while others succeeded are a measurement with a ``success_rate`` below 1.
         """
 
+    def requests(self) -> int | None:
+        """How many requests a run sends that is told no number; None where that is not known."""
+        return None
+
     def windows(self, trial: TrialRun, stage: str) -> Sequence[Window]:
         """The windows of a run so far, in order; empty for tools that tell nothing before the
         end. Cheap enough to be called every second."""

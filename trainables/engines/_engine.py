@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -110,6 +111,16 @@ class Engine(ABC):
         For engines that read configuration files, which are edited and restored here.
         """
         return nullcontext()
+
+    def deliverables(self, deployment: Deployment) -> Mapping[str, str]:
+        """What somebody needs to deploy it without us: file name to text.
+
+        ``serve.sh`` runs the engine in the foreground with the tuned arguments and environment.
+        """
+        launch = self.launch(deployment)
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in launch.env.items()]
+        lines = ["#!/bin/sh", *exports, f"exec {shlex.join(launch.argv)}"]
+        return {"serve.sh": "\n".join(lines) + "\n"}
 
     def problems(self) -> list[tuple[str, str]]:
         """Faults as (dotted path inside the ``engine`` block, message), without starting it."""

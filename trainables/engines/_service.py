@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -213,6 +214,8 @@ def start_service(
     served_name: str | None = None,
     port: int | None = None,
     options: Mapping[str, Json] | None = None,
+    env: Mapping[str, Json] | None = None,
+    config: Mapping[str, Json] | None = None,
     prefix: str = "",
 ) -> Generator[Progress, None, Service]:
     """Start an engine in a trial and return it once it has answered a real request.
@@ -227,31 +230,35 @@ def start_service(
         model: Absolute folder of the checkpoint.
         served_name: Name for clients; by default the engine's option, else the folder's name.
         port: Port to demand; by default the engine's option, else one is leased.
-        options: Tuned parameters, over the engine's own arguments.
+        options: Tuned arguments, over the engine's own.
+        env: Tuned environment variables, see :class:`Deployment`.
+        config: Tuned entries of the engine's configuration file, see :class:`Deployment`.
         prefix: Tells several engines of one trial apart, such as ``prefill-0-``.
 
     Raises:
         TrialFailure: The engine cannot be started, ends, is late, or does not serve.
     """
-    service = _start(trial, engine, model, served_name, port, options or {}, prefix)
+    name = served_name or engine.options.served_model_name or model.name
+    wanted = Deployment(
+        model,
+        name,
+        engine.options.host,
+        port or engine.options.port or 0,
+        options or {},
+        env or {},
+        config or {},
+    )
+    service = _start(trial, engine, wanted, prefix)
     yield from service.become_ready()
     return service
 
 
-def _start(
-    trial: TrialRun,
-    engine: Engine,
-    model: Path,
-    served_name: str | None,
-    port: int | None,
-    options: Mapping[str, Json],
-    prefix: str,
-) -> Service:
+def _start(trial: TrialRun, engine: Engine, wanted: Deployment, prefix: str) -> Service:
+    """Start what is wanted; port 0 stands for one to be leased."""
     stage = f"{prefix}deploy"
-    name = served_name or engine.options.served_model_name or model.name
     with ExitStack() as resources:
-        lease = resources.enter_context(_lease(port or engine.options.port, stage))
-        deployment = Deployment(model, name, engine.options.host, lease.ports[0], options)
+        lease = resources.enter_context(_lease(wanted.port or None, stage))
+        deployment = replace(wanted, port=lease.ports[0])
         resources.enter_context(engine.prepared(deployment))
         launch = engine.launch(deployment)
         log = EngineLog(trial.folder / f"{prefix}engine.log", launch.argv)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cluster import write_atomic
-from searchers import Space, make_strategy, strategy_options, strategy_types
+from searchers import Goal, Space, make_strategy, strategy_options, strategy_types
 from searchers import Strategy as SearchStrategy
 from trainables import TrialType, trial_type, trial_types
 from tuner.experiment._document import Document, read_document, to_yaml
@@ -39,9 +39,13 @@ class Search:
     """
 
     type: str
-    strategy: Callable[[], SearchStrategy]
+    strategy: Callable[..., SearchStrategy]
     space: Space | None = None
     with_candidates: Callable[[int], SearchStrategy] | None = None
+
+    def after(self, goal: Goal) -> Search:
+        """The same search, its strategies told what it is after."""
+        return replace(self, strategy=partial(self.strategy, goal=goal))
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,14 @@ def check_experiment(document: Document) -> Experiment:
     cluster = _block(data, "cluster", Cluster, problems)
     storage = _storage(data, problems)
     views = _views(data, problems)
+    if objective is not None and search is not None:
+        search = search.after(objective.goal())
+    if objective is not None and trial is not None:
+        trial.goal = {
+            "maximize": list(objective.maximize),
+            "minimize": list(objective.minimize),
+            "limits": [limit.model_dump() for limit in objective.limits],
+        }
     if trial is not None and search is not None:
         problems += _space_problems(search, trial)
     if trial is not None:
@@ -317,12 +329,13 @@ def _objective_problems(objective: Objective, trial: TrialType) -> _Problems:
         elif expectation.metric not in datasets[expectation.dataset]:
             said = _unknown("metric", expectation.metric, datasets[expectation.dataset])
             problems.append((f"{place}.metric", said))
-    named = [("maximize", objective.maximize), ("minimize", objective.minimize)]
+    named = [("maximize", name) for name in objective.maximize]
+    named += [("minimize", name) for name in objective.minimize]
     named += [
         (f"limits.{index}.metric", limit.metric) for index, limit in enumerate(objective.limits)
     ]
     for key, metric in named:
-        if metric is not None and metrics is not None and metric not in metrics:
+        if metrics is not None and metric not in metrics:
             problems.append((f"objective.{key}", _unknown("metric", metric, metrics)))
     return problems
 

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from cluster import Bundle, parse_bundle
+from searchers import Bound, Goal
 from trainables import FailureClass
 from tuner.experiment._duration import Duration
 
@@ -113,35 +114,62 @@ class Limit(Block):
         return self
 
 
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Metrics = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+"""One metric, or several."""
+
+
 class Objective(Block):
     """What good means.
 
     Attributes:
         expectations: Accuracy demands; all have to be met.
-        maximize: Metric to make as large as possible among what satisfies.
-        minimize: Metric to make as small as possible among what satisfies.
+        maximize: Metric, or metrics, to make as large as possible among what satisfies.
+        minimize: Metric, or metrics, to make as small as possible among what satisfies.
         limits: Bounds on other metrics; all have to be kept.
+
+    With several metrics to optimise the search looks for their Pareto front; what is delivered is
+    the best by the first one named, those to maximise first.
     """
 
     expectations: list[Expectation] = []
-    maximize: str | None = None
-    minimize: str | None = None
+    maximize: Metrics = ()
+    minimize: Metrics = ()
     limits: list[Limit] = []
 
     @model_validator(mode="after")
     def _means_something(self) -> Objective:
         if not (self.expectations or self.maximize or self.minimize or self.limits):
             raise ValueError("needs expectations, maximize, minimize or limits")
-        if self.maximize and self.minimize:
-            raise ValueError("give maximize or minimize, not both")
         keys = [expectation.key for expectation in self.expectations]
         for key in sorted({key for key in keys if keys.count(key) > 1}):
             raise ValueError(f"{key} has two expectations")
+        wanted = [*self.maximize, *self.minimize]
+        for key in sorted({key for key in wanted if wanted.count(key) > 1}):
+            raise ValueError(f"{key} stands twice among maximize and minimize")
         return self
 
     @property
     def needs_baseline(self) -> bool:
         return any(expectation.target == "baseline" for expectation in self.expectations)
+
+    @property
+    def ranking(self) -> tuple[str, int] | None:
+        """The metric that decides between what satisfies, with 1 where large is good, -1 where
+        small is; None where there is only a demand."""
+        return next(iter(self.goal().objectives), None)
+
+    def goal(self) -> Goal:
+        """What a strategy is told of it."""
+        bounds = tuple(Bound(one.metric, one.max, one.min) for one in self.limits)
+        return Goal(self.maximize, self.minimize, bounds)
 
 
 Repetitions = Annotated[int, Field(ge=0, le=10)]

@@ -1,0 +1,183 @@
+"""One serving trial on its live engine: benchmark runs until a number counts."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from trainables._trial import Json, Progress, TrialRun
+from trainables.benchmarks import Benchmark, BenchmarkResult, Load, Target
+from trainables.serving._goal import Goal
+from trainables.serving._load import CalibratedLoad, FixedLoad, OperatingPoint
+from trainables.serving._operating_point import Found, OperatingPointSearch, Probe
+from trainables.serving._options import ServingOptions
+from trainables.serving._positions import Placed
+from trainables.serving._slo import margin
+
+Metrics: TypeAlias = dict[str, float]
+_LEAST_REQUESTS = 16
+_TURNS = 4
+"""Requests of a short run for each that is under way: the first of them meet an idle engine."""
+_SECONDS_OF_ARRIVALS = 10.0
+SE = "_se"
+"""Ending of the metric that is the standard error of another one."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a trial found.
+
+    Attributes:
+        metrics: Of the runs that count; of the last short one where a candidate was given up.
+        stopped: Why it was given up: ``{by, reason, metric?, bound?}``; None if it was not.
+    """
+
+    metrics: Mapping[str, float]
+    stopped: Mapping[str, Json] | None = None
+
+
+@dataclass
+class Course:
+    """Runs of the benchmark, one after the other.
+
+    Attributes:
+        incumbent: Best throughput known of other candidates that keep the SLO.
+        known: Operating point of the same configuration, from an earlier trial.
+        runs: ``{stage, concurrency, request_rate, full, seconds, metrics}`` of each run.
+    """
+
+    trial: TrialRun
+    options: ServingOptions
+    benchmark: Benchmark
+    goal: Goal
+    target: Target
+    placed: Placed
+    repeats: int
+    incumbent: float | None = None
+    known: float | None = None
+    runs: list[dict[str, Json]] = field(default_factory=list)
+    environment: dict[str, Json] = field(default_factory=dict)
+    notes: dict[str, Json] = field(default_factory=dict)
+
+    def steps(self) -> Generator[Progress, None, Answer]:
+        """Find the load and measure at it."""
+        load = self.options.load
+        if isinstance(load, OperatingPoint):
+            return (yield from self._searched(load))
+        fixed = self._fixed(load)
+        if isinstance(load, CalibratedLoad):
+            first = yield from self._run(fixed, "calibration")
+            reached = first["requests_per_s"] * load.factor
+            limit = fixed.request_rate or math.inf
+            fixed = replace(fixed, request_rate=min(reached, limit))
+        return Answer((yield from self._full(fixed)))
+
+    def _fixed(self, load: FixedLoad | CalibratedLoad) -> Load:
+        placed = self.placed
+        return Load(
+            concurrency=placed.concurrency
+            if "concurrency" in placed.searched
+            else load.concurrency,
+            request_rate=placed.request_rate
+            if "request_rate" in placed.searched
+            else load.request_rate,
+        )
+
+    def _searched(self, options: OperatingPoint) -> Generator[Progress, None, Answer]:
+        search = OperatingPointSearch(
+            options,
+            self.goal.limits,
+            self.goal.throughput,
+            incumbent=self.incumbent,
+            allowance=self.options.early_rejection.allowance,
+            known=self.known,
+        )
+        measured: dict[Probe, Metrics] = {}
+        while not isinstance(step := search.next(), Found):
+            load = self._level(options, step.level)
+            if step.full:
+                measured[step] = yield from self._full(load)
+            else:
+                requests = self._short_run(options, step.level)
+                measured[step] = yield from self._run(replace(load, requests=requests), "probe")
+            search.tell(step, measured[step])
+        full = Probe(step.level, full=True)
+        if step.reason != "beaten" and full in measured:
+            return Answer(measured[full])
+        metrics = measured[Probe(step.level, full=False)]
+        return Answer(metrics, self._given_up(step, metrics))
+
+    def _given_up(self, found: Found, metrics: Mapping[str, float]) -> dict[str, Json]:
+        wanted = self.goal.throughput
+        if found.reason == "beaten":
+            said = f"at most {found.bound:.4g} {wanted}, the best known has {self.incumbent:.4g}"
+            return {"by": "incumbent", "metric": wanted, "bound": found.bound, "reason": said}
+        worst = max(self.goal.limits, key=lambda limit: margin(limit, metrics) or 0.0)
+        value = metrics.get(worst.metric)
+        said = f"{worst.metric} is {'missing' if value is None else f'{value:.4g}'}"
+        said += f" at the lowest load ({found.level:g}), in a short run"
+        return {"by": "slo", "metric": worst.metric, "reason": said}
+
+    def _level(self, options: OperatingPoint, level: float) -> Load:
+        if options.by == "concurrency":
+            return Load(concurrency=round(level))
+        return Load(concurrency=options.concurrency, request_rate=level)
+
+    def _short_run(self, options: OperatingPoint, level: float) -> int | None:
+        """Requests of a short run; None where a full run sends no more."""
+        whole = self.benchmark.requests()
+        if options.probe_requests != "auto":
+            wanted = options.probe_requests
+        else:
+            turns = _TURNS if options.by == "concurrency" else _SECONDS_OF_ARRIVALS
+            wanted = max(_LEAST_REQUESTS, round(turns * level))
+        return None if whole is not None and wanted >= whole else wanted
+
+    def _full(self, load: Load) -> Generator[Progress, None, Metrics]:
+        """The mean of all repetitions, with standard errors where there are several."""
+        runs: list[Metrics] = []
+        for number in range(self.repeats):
+            runs.append((yield from self._run(load, "benchmark", repeat=number)))
+        return averaged(runs)
+
+    def _run(self, load: Load, what: str, *, repeat: int = 0) -> Generator[Progress, None, Metrics]:
+        stage = f"{what}-{len(self.runs) + 1}"
+        result: BenchmarkResult = yield from self.benchmark.run(
+            self.trial,
+            self.target,
+            load,
+            stage=stage,
+            seed=self.options.seed + repeat + self.trial.spec.repeat,
+            timeout=self.options.timeouts.benchmark,
+        )
+        metrics = dict(result.metrics)
+        self.environment |= result.environment
+        if result.data.get("note"):
+            self.notes[stage] = result.data["note"]
+        self.runs.append(
+            {
+                "stage": stage,
+                "concurrency": load.concurrency,
+                "request_rate": load.request_rate,
+                "full": what == "benchmark",
+                "seconds": round(result.seconds, 3),
+                "metrics": metrics,
+                "artifacts": dict(result.artifacts),
+            }
+        )
+        return metrics
+
+
+def averaged(runs: Sequence[Mapping[str, float]]) -> Metrics:
+    """Mean of each metric that all runs have, and its standard error under ``<metric>_se``."""
+    shared = [name for name in runs[0] if all(name in run for run in runs)]
+    means = {name: statistics.fmean(run[name] for run in runs) for name in shared}
+    if len(runs) > 1:
+        means |= {
+            f"{name}{SE}": statistics.stdev(run[name] for run in runs) / math.sqrt(len(runs))
+            for name in shared
+        }
+    return means

@@ -1,0 +1,205 @@
+"""The serving trial: start an engine with the proposed parameters, and measure it under load.
+
+Kinds: ``baseline`` the configuration in use today, ``candidate`` a proposal, ``verification`` the
+winner once more, on a fresh engine, with more repetitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from cluster import write_json
+from trainables._blocks import model_folder, model_problems, model_ready, plugin_problems
+from trainables._measurement import Measurement
+from trainables._trial import Json, Progress, Result, Steps, TrialRun
+from trainables._types import TrialType, register_trial_type
+from trainables.benchmarks import Benchmark, Target, make_benchmark
+from trainables.engines import Deployment, Engine, Service, make_engine, start_service
+from trainables.models import model_fingerprint
+from trainables.serving._course import SE, Answer, Course
+from trainables.serving._goal import Goal
+from trainables.serving._load import OperatingPoint
+from trainables.serving._options import ServingOptions
+from trainables.serving._positions import (
+    Placed,
+    place,
+    position_problems,
+)
+
+_SHOWN_PORT = 8000
+
+
+@register_trial_type("serving")
+class ServingTrial(TrialType):
+    """Parameters: any, each goes to its position. Metrics: those of
+    :mod:`trainables.benchmarks`, and ``startup_s``, how long the engine took to serve."""
+
+    Options = ServingOptions
+    options: ServingOptions
+
+    def prepare(self, trial: TrialRun) -> Generator[Progress, None, None]:
+        yield from model_ready(trial, self.options.model)
+
+    def identity(self, kind: str) -> Json:
+        options = self.options
+        document: dict[str, Json] = {
+            "model": model_fingerprint(self._folder()),
+            "engine": self._engine.identity(),
+            "benchmark": self._benchmark.identity(),
+            "load": options.load.model_dump(mode="json"),
+            "positions": dict(sorted(options.positions.items())),
+            "repeats": self._repeats(kind),
+            "seed": options.seed,
+        }
+        if isinstance(options.load, OperatingPoint):
+            document["limits"] = [limit.to_json() for limit in self._goal.limits]
+        return document
+
+    def problems(self) -> list[tuple[str, str]]:
+        options = self.options
+        found = [*model_problems(options.model)]
+        found += [(f"trial.{p}", said) for p, said in position_problems(options.positions)]
+        found += plugin_problems(
+            "trial.engine",
+            lambda: [(f"trial.engine.{p}", said) for p, said in self._engine.problems()],
+        )
+        found += plugin_problems(
+            "trial.benchmark",
+            lambda: [(f"trial.benchmark.{p}", said) for p, said in self._benchmark.problems()],
+        )
+        if isinstance(options.load, OperatingPoint) and not self._goal.limits:
+            said = "an operating point is the highest load within limits, and objective.limits has"
+            found.append(("trial.load", f"{said} none; give some, or load: {{type: fixed}}"))
+        return found
+
+    def metric_names(self) -> frozenset[str] | None:
+        try:
+            names = self._benchmark.metric_names()
+        except (ValueError, KeyError, ImportError):
+            return None  # said by the check of the benchmark itself
+        return frozenset({*names, *(f"{name}{SE}" for name in names), "startup_s"})
+
+    def stage_names(self, kind: str) -> tuple[str, ...]:
+        return ("deploy", "health", "benchmark")
+
+    def answers(self, measurement: Measurement) -> bool:
+        """A rejection counts as long as its reason is switched on."""
+        enabled = self.options.early_rejection.model_dump()
+        by = measurement.data["stopped"]["by"]
+        return bool(enabled.get({"kv_memory": "memory"}.get(by, by), True))
+
+    def baseline(self) -> Mapping[str, Json] | None:
+        return self.options.baseline
+
+    def verifies(self) -> bool:
+        return True
+
+    def verifications(self) -> int:
+        return 3
+
+    def run(self, trial: TrialRun) -> Steps:
+        yield from model_ready(trial, self.options.model)
+        placed = place(trial.spec.parameters, self.options.positions)
+        service = yield from start_service(
+            trial,
+            self._engine,
+            model=self._folder(),
+            options=placed.arguments,
+            env=placed.env,
+            config=placed.config,
+        )
+        with service:
+            for stage, seconds in service.seconds.items():
+                trial.stages.append({"name": stage, "seconds": seconds, "resumed": False})
+            course = self._course(trial, service, placed)
+            answer = yield from service.watch(course.steps())
+        return self._result(course, answer, sum(service.seconds.values()))
+
+    def deliver(self, verified: Measurement, folder: Path) -> None:
+        kept = ("concurrency", "request_rate")
+        load = {name: verified.metrics[name] for name in kept if name in verified.metrics}
+        metrics = dict(verified.metrics)
+        write_json(folder / "operating_point.json", {"load": load, "measured": metrics})
+
+    def holds(self, verified: Measurement, folder: Path) -> bool:
+        """Numbers need nothing to be kept."""
+        return True
+
+    def deliverables(self, parameters: Mapping[str, Json]) -> Mapping[str, str]:
+        placed = place(parameters, self.options.positions)
+        options = self._engine.options
+        deployment = Deployment(
+            self._folder(),
+            options.served_model_name or self._folder().name,
+            options.host,
+            options.port or _SHOWN_PORT,
+            placed.arguments,
+            placed.env,
+            placed.config,
+        )
+        return self._engine.deliverables(deployment)
+
+    def _course(self, trial: TrialRun, service: Service, placed: Placed) -> Course:
+        kind, context = trial.spec.kind, trial.spec.context
+        incumbent = context.get("incumbent") if kind == "candidate" else None
+        rejects = self.options.early_rejection
+        goal = self._goal
+        return Course(
+            trial,
+            self.options,
+            self._benchmark,
+            goal,
+            Target(
+                service.base_url,
+                service.served_name,
+                self._folder(),
+                {name: str(value) for name, value in placed.env.items() if value is not None},
+            ),
+            placed,
+            self._repeats(kind),
+            incumbent=incumbent["value"]
+            if incumbent and rejects.incumbent and incumbent["metric"] == goal.throughput
+            else None,
+            known=self._known_point(trial),
+        )
+
+    def _known_point(self, trial: TrialRun) -> float | None:
+        """The load at which the winner that is verified was measured."""
+        load, source = self.options.load, trial.spec.context.get("source")
+        winner = None if source is None else Measurement.read(Path(source))
+        if winner is None or not isinstance(load, OperatingPoint):
+            return None
+        return winner.metrics.get(load.by)
+
+    def _result(self, course: Course, answer: Answer, startup: float) -> Result:
+        data: dict[str, Json] = {"runs": course.runs}
+        if answer.stopped is not None:
+            data["stopped"] = dict(answer.stopped)
+        notes = [f"{stage}: {said}" for stage, said in course.notes.items()]
+        if answer.stopped is not None:
+            notes.insert(0, f"given up ({answer.stopped['by']}): {answer.stopped['reason']}")
+        if notes:
+            data["note"] = "; ".join(notes)
+        metrics = {**answer.metrics, "startup_s": round(startup, 3)}
+        environment = {"engine": self._engine.options.type, **self._engine.versions()}
+        return Result(metrics, data, {}, {**environment, **course.environment})
+
+    def _repeats(self, kind: str) -> int:
+        return self.options.repeats if kind == "candidate" else self.options.final_repeats
+
+    def _folder(self) -> Path:
+        return model_folder(self.options.model)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return make_engine(self.options.engine)
+
+    @cached_property
+    def _benchmark(self) -> Benchmark:
+        return make_benchmark(self.options.benchmark)
+
+    @property
+    def _goal(self) -> Goal:
+        return Goal.of(self.goal)
