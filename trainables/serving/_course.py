@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -15,7 +16,9 @@ from trainables.serving._load import CalibratedLoad, FixedLoad, OperatingPoint
 from trainables.serving._operating_point import Found, OperatingPointSearch, Probe
 from trainables.serving._options import ServingOptions
 from trainables.serving._positions import Placed
+from trainables.serving._sentinel import Verdict
 from trainables.serving._slo import margin
+from trainables.serving._watch import Watch
 
 Metrics: TypeAlias = dict[str, float]
 _LEAST_REQUESTS = 16
@@ -39,11 +42,20 @@ class Answer:
     stopped: Mapping[str, Json] | None = None
 
 
+@dataclass(frozen=True)
+class _Done:
+    """A run, or the mean of several; ``ended``: why it was ended early."""
+
+    metrics: Metrics
+    ended: Verdict | None = None
+
+
 @dataclass
 class Course:
     """Runs of the benchmark, one after the other.
 
     Attributes:
+        protected: Whether full runs go on to their end in any case, as those of a baseline do.
         incumbent: Best throughput known of other candidates that keep the SLO.
         known: Operating point of the same configuration, from an earlier trial.
         runs: ``{stage, concurrency, request_rate, full, seconds, metrics}`` of each run.
@@ -56,6 +68,7 @@ class Course:
     target: Target
     placed: Placed
     repeats: int
+    protected: bool = False
     incumbent: float | None = None
     known: float | None = None
     runs: list[dict[str, Json]] = field(default_factory=list)
@@ -69,11 +82,12 @@ class Course:
             return (yield from self._searched(load))
         fixed = self._fixed(load)
         if isinstance(load, CalibratedLoad):
-            first = yield from self._run(fixed, "calibration")
+            first = (yield from self._run(fixed, "calibration", slo=False)).metrics
             reached = first["requests_per_s"] * load.factor
             limit = fixed.request_rate or math.inf
             fixed = replace(fixed, request_rate=min(reached, limit))
-        return Answer((yield from self._full(fixed)))
+        done = yield from self._full(fixed, beat=True)
+        return Answer(done.metrics, None if done.ended is None else _stopped(done.ended))
 
     def _fixed(self, load: FixedLoad | CalibratedLoad) -> Load:
         placed = self.placed
@@ -99,11 +113,12 @@ class Course:
         while not isinstance(step := search.next(), Found):
             load = self._level(options, step.level)
             if step.full:
-                measured[step] = yield from self._full(load)
+                done = yield from self._full(load)
             else:
                 requests = self._short_run(options, step.level)
-                measured[step] = yield from self._run(replace(load, requests=requests), "probe")
-            search.tell(step, measured[step])
+                done = yield from self._run(replace(load, requests=requests), "probe")
+            measured[step] = done.metrics
+            search.tell(step, done.metrics, None if done.ended is None else done.ended.margin)
         full = Probe(step.level, full=True)
         if step.reason != "beaten" and full in measured:
             return Answer(measured[full])
@@ -136,16 +151,26 @@ class Course:
             wanted = max(_LEAST_REQUESTS, round(turns * level))
         return None if whole is not None and wanted >= whole else wanted
 
-    def _full(self, load: Load) -> Generator[Progress, None, Metrics]:
+    def _full(self, load: Load, *, beat: bool = False) -> Generator[Progress, None, _Done]:
         """The mean of all repetitions, with standard errors where there are several."""
         runs: list[Metrics] = []
         for number in range(self.repeats):
-            runs.append((yield from self._run(load, "benchmark", repeat=number)))
-        return averaged(runs)
+            done = yield from self._run(
+                load, "benchmark", repeat=number, slo=not self.protected, beat=beat
+            )
+            if done.ended is not None:
+                return done
+            runs.append(done.metrics)
+        return _Done(averaged(runs))
 
-    def _run(self, load: Load, what: str, *, repeat: int = 0) -> Generator[Progress, None, Metrics]:
+    def _run(
+        self, load: Load, what: str, *, repeat: int = 0, slo: bool = True, beat: bool = False
+    ) -> Generator[Progress, None, _Done]:
+        """One run. It may be ended because it breaks the SLO (``slo``) or cannot beat the
+        incumbent (``beat``)."""
         stage = f"{what}-{len(self.runs) + 1}"
-        result: BenchmarkResult = yield from self.benchmark.run(
+        begun = time.monotonic()
+        steps = self.benchmark.run(
             self.trial,
             self.target,
             load,
@@ -153,22 +178,43 @@ class Course:
             seed=self.options.seed + repeat + self.trial.spec.repeat,
             timeout=self.options.timeouts.benchmark,
         )
-        metrics = dict(result.metrics)
-        self.environment |= result.environment
-        if result.data.get("note"):
-            self.notes[stage] = result.data["note"]
+        watch = self._watch(load, stage, slo=slo, beat=beat)
+        result = yield from watch.steps(steps)
+        if isinstance(result, BenchmarkResult):
+            self.environment |= result.environment
+            if result.data.get("note"):
+                self.notes[stage] = result.data["note"]
+            done = _Done(dict(result.metrics))
+        else:
+            done = _Done(watch.metrics(load), result)
         self.runs.append(
             {
                 "stage": stage,
                 "concurrency": load.concurrency,
                 "request_rate": load.request_rate,
                 "full": what == "benchmark",
-                "seconds": round(result.seconds, 3),
-                "metrics": metrics,
-                "artifacts": dict(result.artifacts),
+                "seconds": round(time.monotonic() - begun, 3),
+                "metrics": done.metrics,
+                "ended": None if done.ended is None else done.ended.reason,
             }
         )
-        return metrics
+        return done
+
+    def _watch(self, load: Load, stage: str, *, slo: bool, beat: bool) -> Watch:
+        rejects = self.options.early_rejection
+        needed = None
+        if beat and rejects.windows and self.incumbent is not None and not self.protected:
+            needed = (self.goal.throughput, self.incumbent * (1 - rejects.allowance))
+        limits = self.goal.limits if slo and rejects.windows else ()
+        return Watch(self.trial, self.benchmark, stage, load, limits, needed)
+
+
+def _stopped(verdict: Verdict) -> dict[str, Json]:
+    """Why a candidate was given up while a run of it went on."""
+    found: dict[str, Json] = {"by": "windows", "metric": verdict.metric, "reason": verdict.reason}
+    if verdict.margin is None:
+        found["bound"] = verdict.bound
+    return found
 
 
 def averaged(runs: Sequence[Mapping[str, float]]) -> Metrics:

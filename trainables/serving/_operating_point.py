@@ -23,6 +23,8 @@ from trainables.serving._slo import Limit, margin
 
 _MISSED = 1.0
 """Margin of a run without a value for one of the limits."""
+_LEAST = 1e-6
+"""Margin of a run that was ended for a reason, however narrow."""
 _SLACK = 0.05
 """Margin within which a short run is no ground for giving a configuration up."""
 _CAUTION = 1.5
@@ -115,14 +117,16 @@ class OperatingPointSearch:
                 return self._short(level)
         return self._full(self._after_a_broken_full_run(low, high))
 
-    def tell(self, probe: Probe, metrics: Mapping[str, float]) -> None:
-        """What the run at a probe measured."""
+    def tell(self, probe: Probe, metrics: Mapping[str, float], margin: float | None = None) -> None:
+        """What the run at a probe measured; or, of one that was ended because it breaks the SLO,
+        by how much it does at least."""
         self._probes += not probe.full
         self._fulls += probe.full
         known = self._levels.get(probe.level)
         if known is not None and known.full and not probe.full:
             return
-        found = _Level(self._margin(probe, metrics), metrics.get(self.throughput, 0.0), probe.full)
+        beyond = self._margin(probe, metrics) if margin is None else max(margin, _LEAST)
+        found = _Level(beyond, metrics.get(self.throughput, 0.0), probe.full)
         self._levels[probe.level] = found
         self._sides.append(found.margin <= 0)
 

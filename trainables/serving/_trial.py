@@ -159,6 +159,7 @@ class ServingTrial(TrialType):
             ),
             placed,
             self._repeats(kind),
+            protected=kind != "candidate",
             incumbent=incumbent["value"]
             if incumbent and rejects.incumbent and incumbent["metric"] == goal.throughput
             else None,

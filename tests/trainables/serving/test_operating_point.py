@@ -138,7 +138,9 @@ def test_a_full_run_that_breaks_the_slo_lowers_the_load() -> None:
     class Optimist(Engine):
         def run(self, probe: Probe) -> dict[str, float]:
             metrics = super().run(probe)
-            return metrics if probe.full else metrics | {"tpot_mean_s": 0.9 * metrics["tpot_mean_s"]}
+            return (
+                metrics if probe.full else metrics | {"tpot_mean_s": 0.9 * metrics["tpot_mean_s"]}
+            )
 
     engine = Optimist(0.01, 4)
     found = search(engine, OperatingPoint(high=256, precision=0.05, probes=20))

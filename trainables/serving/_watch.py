@@ -1,0 +1,76 @@
+"""A benchmark run with a sentinel beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from trainables._trial import Progress, TrialRun
+from trainables.benchmarks import Benchmark, BenchmarkResult, Load
+from trainables.serving._sentinel import Sentinel, Verdict
+from trainables.serving._slo import Limit
+
+
+class Watch:
+    """Carries one run on until its end, or until its outcome is decided.
+
+    Args:
+        limits: The SLO; empty where the run goes on although it is broken.
+        needed: Throughput metric and value that the run has to reach; None where any will do.
+    """
+
+    def __init__(
+        self,
+        trial: TrialRun,
+        benchmark: Benchmark,
+        stage: str,
+        load: Load,
+        limits: Sequence[Limit],
+        needed: tuple[str, float] | None,
+    ) -> None:
+        self._trial = trial
+        self._benchmark = benchmark
+        self._stage = stage
+        self._seen = 0
+        self._sentinel = Sentinel(
+            limits, load.requests or benchmark.requests(), load.concurrency or 1, needed
+        )
+
+    def steps(
+        self, run: Generator[Progress, None, BenchmarkResult]
+    ) -> Generator[Progress, None, BenchmarkResult | Verdict]:
+        """The run's result, or why it was ended."""
+        try:
+            while True:
+                try:
+                    progress = next(run)
+                except StopIteration as end:
+                    result: BenchmarkResult = end.value
+                    return result
+                if self._news() and (verdict := self._sentinel.verdict()) is not None:
+                    return verdict
+                yield progress
+        finally:
+            run.close()
+
+    def metrics(self, load: Load) -> dict[str, float]:
+        """What is known of a run that was ended early."""
+        found = self._sentinel.estimates()
+        if load.concurrency is not None:
+            found["concurrency"] = float(load.concurrency)
+        if load.request_rate is not None:
+            found["request_rate"] = load.request_rate
+        return found
+
+    def _news(self) -> bool:
+        """Take new windows in; whether there were any."""
+        windows = self._benchmark.windows(self._trial, self._stage)[self._seen :]
+        for window in windows:
+            self._sentinel.add(
+                completed=window.completed,
+                failed=window.failed,
+                seconds=window.end - window.begin,
+                output_tokens=window.output_tokens,
+                latencies={"ttft": window.ttft_s, "tpot": window.tpot_s},
+            )
+        self._seen += len(windows)
+        return bool(windows)
