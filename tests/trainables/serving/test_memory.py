@@ -67,7 +67,7 @@ def test_an_8b_model_has_room_on_64_gib_and_none_on_16() -> None:
 
 
 def test_a_shorter_context_makes_room() -> None:
-    plan = MemoryPlan(device_bytes=int(18.2 * GIB))
+    plan = MemoryPlan(device_bytes=int(17.5 * GIB))
     tight = room(shape(LLAMA_8B), plan)
     assert tight is not None
     assert not tight.enough
