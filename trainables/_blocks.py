@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from trainables._trial import Progress, TrialRun
+from trainables._trial import Json, Progress, TrialRun
 from trainables.models import (
     ModelError,
     builtin_folder,
@@ -71,3 +71,36 @@ def plugin_problems(path: str, check: Callable[[], Problems]) -> Problems:
         return [(f"{path}.type", str(error.args[0]))]
     except ImportError as error:
         return [(f"{path}.type", str(error))]
+
+
+def typed(block: Mapping[str, Json], name: str, *, required: bool = True) -> dict[str, Json]:
+    """The schema of a block whose ``type`` is ``name``."""
+    others = {key: value for key, value in block.get("properties", {}).items() if key != "type"}
+    needed = [key for key in block.get("required", []) if key != "type"]
+    return {
+        **block,
+        "properties": {"type": {"const": name}, **others},
+        "required": [*(["type"] if required else []), *needed],
+    }
+
+
+def plugin_schemas(
+    names: Iterable[str],
+    find: Callable[[str], Any],
+    definitions: dict[str, Json],
+    *,
+    default: str | None = None,
+) -> list[dict[str, Json]]:
+    """The schemas of all plug-ins of a sort; those that cannot be loaded are left out.
+
+    Definitions join ``definitions``. The ``default`` type need not be named.
+    """
+    blocks = []
+    for name in names:
+        try:
+            block = TypeAdapter(find(name).Options).json_schema()
+        except ImportError:
+            continue
+        definitions |= block.pop("$defs", {})
+        blocks.append(typed(block, name, required=name != default))
+    return blocks

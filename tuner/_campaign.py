@@ -381,7 +381,8 @@ class Campaign(Strategy):
         satisfied = verdict.satisfied and "stopped" not in outcome.data
         if satisfied and self._contested:
             self._finale.contest.enter(proposal, verdict.objective)
-        return replace(outcome, satisfied=satisfied, objective=verdict.objective)
+        metrics = {**outcome.metrics, **verdict.derived}
+        return replace(outcome, metrics=metrics, satisfied=satisfied, objective=verdict.objective)
 
     def _learn_verification(self, outcome: Outcome) -> None:
         measured = outcome.status == "measured"

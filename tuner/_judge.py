@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
-from tuner.experiment import Expectation, Limit, Objective
+from tuner._fitness import fitness
+from tuner.experiment import FITNESS, Expectation, Limit, Objective
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Judgement:
         satisfied: All demands and limits are met.
         objective: The value to maximise; None where there is only a demand.
         checks: Each demand by itself.
+        derived: Numbers made from the metrics that the search is after, such as the fitness.
     """
 
     satisfied: bool
     objective: float | None
     checks: tuple[Check, ...]
+    derived: Mapping[str, float] = field(default_factory=dict)
 
 
 class BaselineMissing(Exception):
@@ -65,12 +69,19 @@ def judge(
     checks = [_expectation(item, metrics, baseline) for item in objective.expectations]
     for limit in objective.limits:
         checks += _limit(limit, metrics)
+    derived: dict[str, float] = {}
+    if objective.fitness is not None:
+        if objective.fitness.needs_baseline and baseline is None:
+            raise BaselineMissing("no baseline to take the fitness' target from")
+        cost = fitness(metrics, objective.fitness, baseline)
+        derived = {FITNESS: cost} if math.isfinite(cost) else {}
+        metrics = {**metrics, **derived}
     goal = objective.goal()
     measured = all(name in metrics for name, _ in goal.objectives)
     value = None
     if goal.objectives and (first := goal.objectives[0])[0] in metrics:
         value = first[1] * metrics[first[0]]
-    return Judgement(measured and all(check.ok for check in checks), value, tuple(checks))
+    return Judgement(measured and all(check.ok for check in checks), value, tuple(checks), derived)
 
 
 def demands(

@@ -40,8 +40,14 @@ class Ledger:
         return self._measurements.get(identity)
 
     def spent(self, run_id: str) -> int:
-        """Candidates that the run of this id has measured itself."""
-        return sum(item.kind == "candidate" and item.run_id == run_id for item in self)
+        """Candidates that the run of this id has measured itself; rejected by arithmetic alone,
+        one costs nothing."""
+        return sum(
+            item.kind == "candidate"
+            and item.run_id == run_id
+            and item.data.get("real_evaluation", True)
+            for item in self
+        )
 
     def append(self, measurement: Measurement) -> None:
         """Make a measurement durable. One whose identity is known is not written again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal as signals
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from searchers import Proposal
 from trainables import Measurement
 from tuner._campaign import Campaign
+from tuner._fitness import fitness
 from tuner._gain import gain_note
 from tuner._judge import BaselineMissing, judge
 from tuner._ledger import Ledger
@@ -108,7 +109,7 @@ def summarize(
         verdict=verdict,
         message=message,
         best=None if best is None else dict(best.parameters),
-        objective=_objective(experiment.objective, lines) if delivers else None,
+        objective=_objective(experiment.objective, lines, campaign.baseline) if delivers else None,
         lines=tuple(lines),
         counts=counts,
         storage=str(experiment.storage),
@@ -167,6 +168,8 @@ def _notes(
 ) -> tuple[str, ...]:
     """What the winner gains; where the baseline itself won, the message says so."""
     ranking, baseline = objective.ranking, campaign.baseline
+    if objective.fitness is not None:
+        ranking = (objective.fitness.metrics[0], 1)
     if ranking is None or verified is None or baseline is None:
         return ()
     note = gain_note(ranking, verified.metrics, baseline)
@@ -191,11 +194,16 @@ def _satisfied(
         return None
 
 
-def _objective(objective: Objective, lines: Iterable[Line]) -> float | None:
+def _objective(
+    objective: Objective, lines: Sequence[Line], baseline: Mapping[str, float] | None
+) -> float | None:
     """The winner's value as measured last; its lines stand at the end."""
-    ranking = objective.ranking
-    values = [line.metrics.get(ranking[0]) for line in lines if ranking]
-    return values[-1] if values else None
+    if objective.ranking is None or not lines:
+        return None
+    winner = lines[-1].metrics
+    if objective.fitness is not None:
+        return fitness(winner, objective.fitness, baseline)
+    return winner.get(objective.ranking[0])
 
 
 def _table(lines: Iterable[Line]) -> Table:

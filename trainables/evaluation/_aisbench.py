@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from pydantic import TypeAdapter
-
+from trainables._aisbench import DATASETS, aisbench_version, config_digest, config_problem
+from trainables._blocks import plugin_schemas
 from trainables._trial import Json, Progress, TrialRun
 from trainables.engines import Engine, engine_type, engine_types, make_engine, start_service
 from trainables.engines._arguments import argument_name
-from trainables.engines._versions import package_versions
-from trainables.evaluation._aisbench_configs import config_digest, config_problem
 from trainables.evaluation._aisbench_course import Course, stage_of
 from trainables.evaluation._aisbench_options import PRECHECK, AisbenchOptions
 from trainables.evaluation._evaluator import (
@@ -23,11 +20,9 @@ from trainables.evaluation._evaluator import (
     Evaluator,
     Subject,
     register_evaluator,
-    typed,
 )
 from trainables.evaluation._prechecks import precheck_type, precheck_types
 
-_PACKAGE = "ais_bench_benchmark"
 _MEASURING_MODES = ("all", "eval")
 _QUANTIZATION = "quantization"
 
@@ -101,7 +96,7 @@ class AisbenchEvaluator(Evaluator):
             if dataset.mode and dataset.mode not in _MEASURING_MODES:
                 said = f"{dataset.mode} yields no accuracy; say all"
                 found.append((f"datasets.{name}.mode", said))
-            if said := config_problem(options, dataset.config_name):
+            if said := self._config_problem(dataset.config_name):
                 found.append((f"datasets.{name}.config_name", said))
         return found
 
@@ -115,7 +110,7 @@ class AisbenchEvaluator(Evaluator):
                 "max_out_len": dataset.max_out_len or settings.max_out_len,
                 "extra_args": [*settings.extra_args, *dataset.extra_args],
                 "metric_keys": options.metric_keys(name),
-                "config": config_digest(options, dataset.config_name),
+                "config": config_digest(settings.config_dir, DATASETS, dataset.config_name),
             }
             for name, dataset in options.datasets.items()
         }
@@ -137,8 +132,8 @@ class AisbenchEvaluator(Evaluator):
         document = super().schema()
         definitions = document.setdefault("$defs", {})
         properties = document["properties"]
-        engines = _blocks(engine_types(), engine_type, definitions)
-        rules = _blocks(precheck_types(), precheck_type, definitions)
+        engines = plugin_schemas(engine_types(), engine_type, definitions)
+        rules = plugin_schemas(precheck_types(), precheck_type, definitions)
         properties["engine"] = {"oneOf": engines}
         properties["precheck"]["items"] = {"oneOf": rules}
         return document
@@ -147,26 +142,15 @@ class AisbenchEvaluator(Evaluator):
     def _engine(self) -> Engine:
         return make_engine(self.options.engine)
 
+    def _config_problem(self, name: str) -> str:
+        options = self.options
+        return config_problem(options.command[0], options.settings.config_dir, DATASETS, name)
+
     def _names_quantization(self) -> bool:
         args = getattr(self._engine.options, "args", {})
         return any(argument_name(key) == _QUANTIZATION for key in args)
 
     def _versions(self) -> dict[str, str]:
-        own = package_versions(self.options.command[0], (_PACKAGE,))
-        named = {"ais_bench": own[_PACKAGE]} if own else {}
+        own = aisbench_version(self.options.command[0])
+        named = {"ais_bench": own} if own else {}
         return {**named, **self._engine.versions()}
-
-
-def _blocks(
-    names: Sequence[str], find: Callable[[str], Any], definitions: dict[str, Json]
-) -> list[dict[str, Json]]:
-    """The schemas of all plug-ins of a sort; those that cannot be loaded are left out."""
-    blocks = []
-    for name in names:
-        try:
-            block = TypeAdapter(find(name).Options).json_schema()
-        except ImportError:
-            continue
-        definitions |= block.pop("$defs", {})
-        blocks.append(typed(block, name))
-    return blocks

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter
 
+from trainables._blocks import typed
 from trainables._registry import Registry
 from trainables._trial import Json, Progress, TrialRun
 from trainables.evaluation._options import StopRule
@@ -162,14 +163,3 @@ def evaluation_schema() -> dict[str, Json]:
         definitions |= block.pop("$defs", {})
         blocks.append(typed(block, name, required=name != DEFAULT))
     return {"oneOf": blocks, "$defs": definitions}
-
-
-def typed(block: Mapping[str, Json], name: str, *, required: bool = True) -> dict[str, Json]:
-    """The schema of a block whose ``type`` is ``name``."""
-    others = {key: value for key, value in block.get("properties", {}).items() if key != "type"}
-    needed = [key for key in block.get("required", []) if key != "type"]
-    return {
-        **block,
-        "properties": {"type": {"const": name}, **others},
-        "required": [*(["type"] if required else []), *needed],
-    }

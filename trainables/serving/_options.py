@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from trainables._blocks import PathText
 from trainables._trial import Json
 from trainables.serving._load import Load, OperatingPoint
+from trainables.serving._vllm_memory import size
 
 
 class _Block(BaseModel):
@@ -21,6 +22,10 @@ class ServingTimeouts(_Block):
     benchmark: PositiveFloat = 3600
 
 
+def _bytes(value: object) -> object:
+    return size(value) if isinstance(value, str) else value
+
+
 class EarlyRejection(_Block):
     """Which candidates are given up before their last run, each for its own reason.
 
@@ -30,12 +35,15 @@ class EarlyRejection(_Block):
             wrong, that it breaks the SLO.
         incumbent: Between runs: no load that keeps the SLO can beat the best known candidate.
         allowance: Share by which a throughput may be wrong because of noise.
+        device_memory: Memory of one device, such as ``64GiB``. Without it the arithmetic only
+            judges engines whose KV cache is given in bytes.
     """
 
     memory: bool = True
     windows: bool = True
     incumbent: bool = True
     allowance: float = Field(default=0.1, ge=0, lt=1)
+    device_memory: Annotated[int, BeforeValidator(_bytes)] | None = None
 
 
 class ServingOptions(_Block):

@@ -11,22 +11,42 @@ from functools import cached_property
 from pathlib import Path
 
 from cluster import write_json
-from trainables._blocks import model_folder, model_problems, model_ready, plugin_problems
+from trainables._blocks import (
+    model_folder,
+    model_problems,
+    model_ready,
+    plugin_problems,
+    plugin_schemas,
+)
 from trainables._measurement import Measurement
 from trainables._trial import Json, Progress, Result, Steps, TrialRun
 from trainables._types import TrialType, register_trial_type
-from trainables.benchmarks import Benchmark, Target, make_benchmark
-from trainables.engines import Deployment, Engine, Service, make_engine, start_service
+from trainables.benchmarks import (
+    DEFAULT,
+    Benchmark,
+    Target,
+    benchmark_type,
+    benchmark_types,
+    make_benchmark,
+)
+from trainables.engines import (
+    Deployment,
+    Engine,
+    Service,
+    engine_type,
+    engine_types,
+    make_engine,
+    start_service,
+)
 from trainables.models import model_fingerprint
+from trainables.serving._checkpoint import weigh
 from trainables.serving._course import SE, Answer, Course
 from trainables.serving._goal import Goal
 from trainables.serving._load import OperatingPoint
+from trainables.serving._memory import room
 from trainables.serving._options import ServingOptions
-from trainables.serving._positions import (
-    Placed,
-    place,
-    position_problems,
-)
+from trainables.serving._positions import Placed, place, position_problems
+from trainables.serving._vllm_memory import vllm_plan
 
 _SHOWN_PORT = 8000
 
@@ -38,6 +58,16 @@ class ServingTrial(TrialType):
 
     Options = ServingOptions
     options: ServingOptions
+
+    @classmethod
+    def schema(cls) -> dict[str, Json]:
+        document = super().schema()
+        definitions = document.setdefault("$defs", {})
+        engines = plugin_schemas(engine_types(), engine_type, definitions)
+        tools = plugin_schemas(benchmark_types(), benchmark_type, definitions, default=DEFAULT)
+        document["properties"]["engine"] = {"oneOf": engines}
+        document["properties"]["benchmark"] = {"oneOf": tools}
+        return document
 
     def prepare(self, trial: TrialRun) -> Generator[Progress, None, None]:
         yield from model_ready(trial, self.options.model)
@@ -102,6 +132,10 @@ class ServingTrial(TrialType):
     def run(self, trial: TrialRun) -> Steps:
         yield from model_ready(trial, self.options.model)
         placed = place(trial.spec.parameters, self.options.positions)
+        if (said := self._too_big(trial, placed)) is not None:
+            stopped = {"by": "kv_memory", "metric": None, "reason": said}
+            data = {"stopped": stopped, "real_evaluation": False}
+            return Result({}, data | {"note": f"not started (kv_memory): {said}"})
         service = yield from start_service(
             trial,
             self._engine,
@@ -129,17 +163,36 @@ class ServingTrial(TrialType):
 
     def deliverables(self, parameters: Mapping[str, Json]) -> Mapping[str, str]:
         placed = place(parameters, self.options.positions)
-        options = self._engine.options
-        deployment = Deployment(
-            self._folder(),
-            options.served_model_name or self._folder().name,
-            options.host,
-            options.port or _SHOWN_PORT,
-            placed.arguments,
-            placed.env,
-            placed.config,
+        return self._engine.deliverables(self._shown(placed))
+
+    def _shown(self, placed: Placed) -> Deployment:
+        """A deployment for reading, not for starting."""
+        engine = self._engine
+        name = engine.options.served_model_name or self._folder().name
+        port = engine.port or _SHOWN_PORT
+        where = (self._folder(), name, engine.host, port)
+        return Deployment(*where, placed.arguments, placed.env, placed.config)
+
+    def _too_big(self, trial: TrialRun, placed: Placed) -> str | None:
+        """Why by arithmetic the engine would refuse to start; None when it may."""
+        rejects, options = self.options.early_rejection, self._engine.options
+        if trial.spec.kind != "candidate" or not rejects.memory:
+            return None
+        if not options.type.startswith("vllm"):
+            return None
+        found = weigh(self._folder())
+        if found is None:
+            return None
+        config, shape = found
+        launch = self._engine.launch(self._shown(placed))
+        plan = vllm_plan(launch.argv, config, rejects.device_memory)
+        fits = None if plan is None else room(shape, plan)
+        if fits is None or fits.enough:
+            return None
+        return (
+            f"the KV cache has room for {fits.tokens} tokens at most, one sequence of the longest "
+            f"permitted length takes {fits.needed}"
         )
-        return self._engine.deliverables(deployment)
 
     def _course(self, trial: TrialRun, service: Service, placed: Placed) -> Course:
         kind, context = trial.spec.kind, trial.spec.context

@@ -3,11 +3,12 @@
 from tuner.experiment._document import Document, read_document, to_yaml
 from tuner.experiment._duration import Duration, format_duration, parse_duration
 from tuner.experiment._experiment import Experiment, Search, check_experiment, load_experiment
-from tuner.experiment._models import Budget, Cluster, Expectation, Limit, Objective
+from tuner.experiment._models import FITNESS, Budget, Cluster, Expectation, Limit, Objective
 from tuner.experiment._problems import ExperimentError, Problem, from_pydantic
 from tuner.experiment._schema import experiment_schema
 
 __all__ = [
+    "FITNESS",
     "Budget",
     "Cluster",
     "Document",

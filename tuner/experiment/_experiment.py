@@ -34,6 +34,7 @@ class Search:
         type: Name of the strategy.
         strategy: Makes a fresh one, nothing asked yet.
         space: What may be varied; None where the strategy needs no space.
+        known: Earlier runs and tables that the strategy may learn from, absolute paths.
         with_candidates: Makes a strategy as if that many fallback candidates were given, where
             it takes candidates and none are given yet.
     """
@@ -41,6 +42,7 @@ class Search:
     type: str
     strategy: Callable[..., SearchStrategy]
     space: Space | None = None
+    known: tuple[str, ...] = ()
     with_candidates: Callable[[int], SearchStrategy] | None = None
 
     def after(self, goal: Goal) -> Search:
@@ -257,10 +259,11 @@ def _search(
     before = len(problems)
     seed = _seed(rest.pop("seed", 0), problems)
     space = _space(rest.pop("space", None), problems)
+    known = _known(rest.pop("known", []), problems)
     try:
         options = model.model_validate(rest)
     except ValidationError as error:
-        known = sorted({*model.model_fields, *trial_keys, "type", "seed", "space"})
+        known = sorted({*model.model_fields, *trial_keys, "type", "seed", "space", "known"})
         problems += from_pydantic("search", rest, error.errors(), known)
     if len(problems) > before:
         return None
@@ -269,7 +272,7 @@ def _search(
         make()
     except ValueError as error:
         problems.append(("search", str(error)))
-    return Search(kind, make, space, _with_candidates(kind, options))
+    return Search(kind, make, space, known, _with_candidates(kind, options))
 
 
 def _with_candidates(kind: str, options: BaseModel) -> Callable[[int], SearchStrategy] | None:
@@ -290,6 +293,14 @@ def _seed(value: Any, problems: _Problems) -> int:
         return value
     problems.append(("search.seed", f"must be a whole number from 0 to 2**32 - 1, not {value!r}"))
     return 0
+
+
+def _known(value: Any, problems: _Problems) -> tuple[str, ...]:
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
+        problems.append(("search.known", "must be a path, or a list of paths"))
+        return ()
+    return tuple(str(Path(path).expanduser().absolute()) for path in paths)
 
 
 def _space(value: Any, problems: _Problems) -> Space | None:

@@ -20,6 +20,7 @@ from pydantic import (
 from cluster import Bundle, parse_bundle
 from searchers import Bound, Goal
 from trainables import FailureClass
+from tuner._fitness import Fitness
 from tuner.experiment._duration import Duration
 
 
@@ -114,6 +115,10 @@ class Limit(Block):
         return self
 
 
+FITNESS = "fitness"
+"""What strategies are told of the original optimizer's cost; no trial reports it."""
+
+
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -133,6 +138,8 @@ class Objective(Block):
         expectations: Accuracy demands; all have to be met.
         maximize: Metric, or metrics, to make as large as possible among what satisfies.
         minimize: Metric, or metrics, to make as small as possible among what satisfies.
+        fitness: The cost of the original optimizer, to be minimised, in the place of maximize and
+            minimize.
         limits: Bounds on other metrics; all have to be kept.
 
     With several metrics to optimise the search looks for their Pareto front; what is delivered is
@@ -142,23 +149,27 @@ class Objective(Block):
     expectations: list[Expectation] = []
     maximize: Metrics = ()
     minimize: Metrics = ()
+    fitness: Fitness | None = None
     limits: list[Limit] = []
 
     @model_validator(mode="after")
     def _means_something(self) -> Objective:
-        if not (self.expectations or self.maximize or self.minimize or self.limits):
-            raise ValueError("needs expectations, maximize, minimize or limits")
+        wanted = [*self.maximize, *self.minimize]
+        if not (self.expectations or wanted or self.fitness or self.limits):
+            raise ValueError("needs expectations, maximize, minimize, fitness or limits")
+        if self.fitness and wanted:
+            raise ValueError("fitness takes the place of maximize and minimize; give one of them")
         keys = [expectation.key for expectation in self.expectations]
         for key in sorted({key for key in keys if keys.count(key) > 1}):
             raise ValueError(f"{key} has two expectations")
-        wanted = [*self.maximize, *self.minimize]
         for key in sorted({key for key in wanted if wanted.count(key) > 1}):
             raise ValueError(f"{key} stands twice among maximize and minimize")
         return self
 
     @property
     def needs_baseline(self) -> bool:
-        return any(expectation.target == "baseline" for expectation in self.expectations)
+        relative = any(expectation.target == "baseline" for expectation in self.expectations)
+        return relative or (self.fitness is not None and self.fitness.needs_baseline)
 
     @property
     def ranking(self) -> tuple[str, int] | None:
@@ -169,7 +180,7 @@ class Objective(Block):
     def goal(self) -> Goal:
         """What a strategy is told of it."""
         bounds = tuple(Bound(one.metric, one.max, one.min) for one in self.limits)
-        return Goal(self.maximize, self.minimize, bounds)
+        return Goal(self.maximize, self.minimize if self.fitness is None else (FITNESS,), bounds)
 
 
 Repetitions = Annotated[int, Field(ge=0, le=10)]

@@ -31,11 +31,7 @@ def experiment_schema() -> dict[str, Any]:
             block = _block(strategy_options(name), definitions)
         except ImportError:
             continue
-        block["properties"] = (
-            block.get("properties", {})
-            | search_keys
-            | {"seed": {"type": "integer", "minimum": 0}, "space": _space(definitions)}
-        )
+        block["properties"] = block.get("properties", {}) | search_keys | _common(definitions)
         searches.append(_typed(block, name))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -77,8 +73,14 @@ def _hoisted(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
     return schema
 
 
-def _space(definitions: dict[str, Any]) -> dict[str, Any]:
-    return _block(Space, definitions)
+def _common(definitions: dict[str, Any]) -> dict[str, Any]:
+    """Keys of every ``search`` block."""
+    paths = {"type": "array", "items": {"type": "string"}}
+    return {
+        "seed": {"type": "integer", "minimum": 0},
+        "space": _block(Space, definitions),
+        "known": {"anyOf": [{"type": "string"}, paths]},
+    }
 
 
 def _typed(block: dict[str, Any], name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trainables.serving._memory import MemoryPlan, ModelShape, kv_bytes_per_token, room
+from trainables.serving._vllm_memory import size, vllm_plan
 
 LLAMA_8B = {
     "num_hidden_layers": 32,
@@ -97,3 +98,31 @@ def test_a_model_that_keeps_something_else_is_not_judged(config: dict[str, objec
 
 def test_without_a_size_nothing_is_claimed() -> None:
     assert room(shape(LLAMA_8B), MemoryPlan()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [("16M", 16 << 20), ("16m", 16_000_000), ("1.5Gi", 3 << 29), ("64GiB", 64 << 30), ("7", 7)],
+)
+def test_sizes_as_vllm_reads_them(text: str, bytes_: int) -> None:
+    assert size(text) == bytes_
+
+
+def test_a_command_line_is_understood_as_vllm_does() -> None:
+    line = "vllm serve M --max-model-len 4k -tp 2 --block_size=32 --kv-cache-memory-bytes 1G"
+    plan = vllm_plan(line.split(), {"torch_dtype": "bfloat16"}, None)
+    assert plan == MemoryPlan(
+        kv_bytes=1 << 30,
+        utilization=0.92,
+        tensor_parallel=2,
+        element_bytes=2,
+        block_size=32,
+        longest=4000,
+    )
+
+
+@pytest.mark.parametrize(
+    "line", ["--num-gpu-blocks-override 10", "--max-model-len many", "--tensor-parallel-size x"]
+)
+def test_what_cannot_be_understood_is_not_judged(line: str) -> None:
+    assert vllm_plan(["vllm", "serve", "M", *line.split()], {}, None) is None
