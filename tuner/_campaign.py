@@ -390,7 +390,7 @@ class Campaign(Strategy):
         self._finale.learn(outcome, verdict)
 
 
-_WHY_BASELINE = "baseline: what the demands are relative to"
+_WHY_BASELINE = "baseline: what all else is compared with"
 
 
 def _outcome(measurement: Measurement) -> Outcome:

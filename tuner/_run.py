@@ -27,6 +27,7 @@ from tuner._identity import Identifier
 from tuner._imported import ImportingLedger
 from tuner._interruption import Signals, Watchdog
 from tuner._outcome import Carrier
+from tuner._prior import read_prior
 from tuner._report import RunResult, summarize
 from tuner._store import RunRecord, RunStore, now
 from tuner._storyteller import Storyteller
@@ -94,6 +95,9 @@ class Session:
             for fault in self._ledger.faults:
                 self._terminal.say(fault, "yellow")
             self._prepare(record)
+            self._prior = read_prior(experiment)
+            for note in self._prior.notes:
+                self._terminal.say(note, "yellow")
             self._identify = Identifier(experiment.trial, experiment.trial_type)
             self._delivery.forget_undelivered(self._ledger)
             done = self._search(record, restore=restore)
@@ -192,7 +196,7 @@ class Session:
             known = importing = ImportingLedger(self._ledger, imported, experiment, identify)
             identify = importing.identify
         return Campaign(
-            experiment.search.strategy(),
+            self._prior.teach(experiment.search.strategy()),
             objective=experiment.objective,
             budget=experiment.budget,
             known=known,

@@ -259,7 +259,7 @@ def _search(
     before = len(problems)
     seed = _seed(rest.pop("seed", 0), problems)
     space = _space(rest.pop("space", None), problems)
-    known = _known(rest.pop("known", []), problems)
+    earlier = _known(rest.pop("known", []), problems)
     try:
         options = model.model_validate(rest)
     except ValidationError as error:
@@ -272,7 +272,7 @@ def _search(
         make()
     except ValueError as error:
         problems.append(("search", str(error)))
-    return Search(kind, make, space, known, _with_candidates(kind, options))
+    return Search(kind, make, space, earlier, _with_candidates(kind, options))
 
 
 def _with_candidates(kind: str, options: BaseModel) -> Callable[[int], SearchStrategy] | None:
