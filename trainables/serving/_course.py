@@ -81,7 +81,8 @@ class Course:
         if isinstance(load, OperatingPoint):
             return (yield from self._searched(load))
         fixed = self._fixed(load)
-        if isinstance(load, CalibratedLoad):
+        given = self.trial.spec.kind == "baseline" and "request_rate" in self.placed.searched
+        if isinstance(load, CalibratedLoad) and not given:
             first = (yield from self._run(fixed, "calibration", slo=False)).metrics
             reached = first["requests_per_s"] * load.factor
             limit = fixed.request_rate or math.inf
@@ -98,6 +99,7 @@ class Course:
             request_rate=placed.request_rate
             if "request_rate" in placed.searched
             else load.request_rate,
+            requests=None if self.protected else load.requests,
         )
 
     def _searched(self, options: OperatingPoint) -> Generator[Progress, None, Answer]:
@@ -206,7 +208,7 @@ class Course:
         if beat and rejects.windows and self.incumbent is not None and not self.protected:
             needed = (self.goal.throughput, self.incumbent * (1 - rejects.allowance))
         limits = self.goal.limits if slo and rejects.windows else ()
-        return Watch(self.trial, self.benchmark, stage, load, limits, needed)
+        return Watch(self.trial, self.benchmark, stage, load, limits, needed, self.target.base_url)
 
 
 def _stopped(verdict: Verdict) -> dict[str, Json]:

@@ -20,19 +20,24 @@ class FixedLoad(_Load):
     Attributes:
         concurrency: Requests under way at once at most; None: no limit.
         request_rate: Requests sent per second; None: as fast as the concurrency allows.
+        requests: How many a candidate's run sends; None: as many as the benchmark says. Baseline
+            and winner are always measured with all of them.
     """
 
     type: Literal["fixed"]
     concurrency: PositiveInt | None = None
     request_rate: PositiveFloat | None = None
+    requests: PositiveInt | None = None
 
 
 class CalibratedLoad(_Load):
     """Two runs on one engine: the first as fast as the concurrency allows, the second at
     ``factor`` times the request throughput that the first reached. The second counts.
 
+    A baseline that names its own request rate has one run, at that.
+
     Attributes:
-        concurrency: As in a fixed load.
+        concurrency, requests: As in a fixed load.
         request_rate: Highest rate, that of the first run; None: as fast as possible.
         factor: Rate of the second run relative to the throughput of the first.
     """
@@ -41,6 +46,7 @@ class CalibratedLoad(_Load):
     concurrency: PositiveInt | None = None
     request_rate: PositiveFloat | None = None
     factor: PositiveFloat = 1.05
+    requests: PositiveInt | None = None
 
 
 class OperatingPoint(_Load):

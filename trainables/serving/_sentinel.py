@@ -67,8 +67,8 @@ class Sentinel:
             throughput to be judged.
         width: Requests under way at once.
         throughput: Metric and value to beat; None where any will do.
-        means_only: Values are means of several requests each, so that nothing is known about
-            percentiles.
+        means_only: Values are means of several requests each, and warm-ups are among them: so
+            nothing is known about percentiles, and nothing is certain.
     """
 
     limits: Sequence[Limit]
@@ -145,7 +145,7 @@ class Sentinel:
         self, metric: str, limit: float, values: Sequence[float], requests: int
     ) -> Verdict | None:
         total = sum(values)
-        if total > limit * requests:
+        if total > limit * requests and not self.means_only:
             said = f"{metric} is at least {total / requests:.4g} whatever the rest is"
             return Verdict(metric, said, True, math.log(total / requests / limit))
         least = _least_mean(values[self.width :], max(self.width, _BLOCK))

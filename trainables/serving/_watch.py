@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 
 from trainables._trial import Progress, TrialRun
 from trainables.benchmarks import Benchmark, BenchmarkResult, Load
+from trainables.serving._engine_windows import EngineWindows
 from trainables.serving._sentinel import Sentinel, Verdict
 from trainables.serving._slo import Limit
 
@@ -16,6 +17,7 @@ class Watch:
     Args:
         limits: The SLO; empty where the run goes on although it is broken.
         needed: Throughput metric and value that the run has to reach; None where any will do.
+        base_url: The engine's, whose counters stand in where the benchmark tells no windows.
     """
 
     def __init__(
@@ -26,13 +28,19 @@ class Watch:
         load: Load,
         limits: Sequence[Limit],
         needed: tuple[str, float] | None,
+        base_url: str,
     ) -> None:
         self._trial = trial
         self._benchmark = benchmark
         self._stage = stage
         self._seen = 0
+        self._engine = None if benchmark.tells_windows else EngineWindows(base_url)
         self._sentinel = Sentinel(
-            limits, load.requests or benchmark.requests(), load.concurrency or 1, needed
+            limits,
+            load.requests or benchmark.requests(),
+            load.concurrency or 1,
+            needed,
+            means_only=self._engine is not None,
         )
 
     def steps(
@@ -63,7 +71,10 @@ class Watch:
 
     def _news(self) -> bool:
         """Take new windows in; whether there were any."""
-        windows = self._benchmark.windows(self._trial, self._stage)[self._seen :]
+        if self._engine is None:
+            windows = self._benchmark.windows(self._trial, self._stage)[self._seen :]
+        else:
+            windows = self._engine.news()
         for window in windows:
             self._sentinel.add(
                 completed=window.completed,

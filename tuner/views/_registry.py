@@ -9,7 +9,9 @@ from trainables._registry import Registry
 from tuner.views._contract import Pedigree, View
 
 _VIEWS: Registry[View] = Registry(
-    "view", "npu_tuner.views", {"msmodelslim": "tuner.views.msmodelslim"}
+    "view",
+    "npu_tuner.views",
+    {"msmodelslim": "tuner.views.msmodelslim", "serviceparam": "tuner.views.serviceparam"},
 )
 register_view = _VIEWS.register
 view_types = _VIEWS.names

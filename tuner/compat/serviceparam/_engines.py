@@ -1,0 +1,226 @@
+"""The ``trial.engine`` block of an optimizer's settings, and what is served with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from searchers import Json
+from trainables.engines import split_arguments
+from tuner.compat.serviceparam._config import MINDIE_CONFIG, Settings
+from tuner.compat.serviceparam._parameters import Remarks
+from tuner.compat.serviceparam._words import flags
+
+_TUNED = {
+    "max-num-batched-tokens": "MAX_NUM_BATCHED_TOKENS",
+    "max-num-seqs": "MAX_NUM_SEQS",
+}
+"""Arguments that the original always gives, and the fields they take their values from."""
+_WIDTHS = ("tensor-parallel-size", "tp", "pipeline-parallel-size", "pp", "data-parallel-size", "dp")
+_OTHERS = "vllm.command.others"
+_EVERYWHERE = ("0.0.0.0", "::", "[::]")
+_INSTALL_VARIABLE = "MIES_INSTALL_PATH"
+_MODEL = ("BackendConfig", "ModelDeployConfig", "ModelConfig", 0)
+_MOST_BYTES = 2**22
+_MOST_LINES = 1000
+
+
+@dataclass(frozen=True)
+class Served:
+    """An engine's block, and what the rest of the experiment has to know of it.
+
+    Attributes:
+        model: Folder of the checkpoint; empty after a problem.
+        width: Devices that one instance occupies.
+    """
+
+    block: dict[str, Json]
+    model: str
+    width: int
+
+
+def placeholder(value: str, shipped: str, place: str, wanted: str, remarks: Remarks) -> str:
+    """A value that is neither missing nor the shipped file's placeholder; else empty."""
+    if value.strip() and value != shipped:
+        return value
+    said = f"is not set; give {wanted}"
+    if value.strip():
+        said = f"{value!r} is the placeholder of the shipped file; give {wanted}"
+    remarks.problem(place, said)
+    return ""
+
+
+def vllm_engine(
+    settings: Settings,
+    space: Mapping[str, Mapping[str, Json]],
+    remarks: Remarks,
+    *,
+    kind: str,
+    command: list[str] | None,
+) -> Served:
+    """vLLM as ``vllm serve MODEL``; ``kind`` is its type here."""
+    given, place = settings.vllm.command, "vllm.command"
+    model = placeholder(
+        given.model, "model_path", f"{place}.model", "the checkpoint's folder", remarks
+    )
+    name = placeholder(
+        given.served_model_name,
+        "model_name",
+        f"{place}.served_model_name",
+        "the name for clients",
+        remarks,
+    )
+    block: dict[str, Json] = {"type": kind, "command": command or ["vllm", "serve"]}
+    block["served_model_name"] = name
+    if host := _host(given.host, f"{place}.host", remarks):
+        block["host"] = host
+    _check_port(given.port, f"{place}.port", remarks)
+    block |= _watched(settings, remarks)
+    words = _words(given.others, remarks)
+    if args := _tuned(words, space, remarks):
+        block["args"] = args
+    if words:
+        block["extra_args"] = words
+    return Served(block, model, _width(words, space, remarks))
+
+
+def mindie_engine(settings: Settings, environment: Mapping[str, str], remarks: Remarks) -> Served:
+    """MindIE with the configuration file that it has; model and devices are read from that."""
+    file = _mindie_config(settings, environment)
+    block: dict[str, Json] = {"type": "mindie", "config_path": str(file)}
+    block |= _watched(settings, remarks)
+    place = "mindie.config_path"
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"is larger than {_MOST_BYTES} bytes")
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        said = f"{file} cannot be read: {error.strerror}; name MindIE's config.json"
+        remarks.problem(place, f"{said}, or set {_INSTALL_VARIABLE}")
+        return Served(block, "", 1)
+    except ValueError as error:
+        remarks.problem(place, f"{file}: {error}")
+        return Served(block, "", 1)
+    model = _at(document, (*_MODEL, "modelWeightPath"))
+    if not isinstance(model, str) or not model:
+        remarks.problem(place, f"{file} names no model: {_spelled((*_MODEL, 'modelWeightPath'))}")
+        model = ""
+    if isinstance(name := _at(document, (*_MODEL, "modelName")), str) and name:
+        block["served_model_name"] = name
+    return Served(block, model, _world(document))
+
+
+def _words(others: str, remarks: Remarks) -> list[str]:
+    try:
+        return split_arguments(others)
+    except ValueError as error:
+        remarks.problem(_OTHERS, str(error))
+        return []
+
+
+def _tuned(
+    words: list[str], space: Mapping[str, Mapping[str, Json]], remarks: Remarks
+) -> dict[str, Json]:
+    """The arguments that the original always gives, as far as there are fields for them."""
+    written = {name for name, _ in flags(words)}
+    tuned: dict[str, Json] = {}
+    for argument, name in _TUNED.items():
+        if name not in space:
+            remarks.note("vllm.target_field", f"there is no {name}, so --{argument} is not given")
+        elif argument in written:
+            said = f"--{argument} would end the effect of the field {name}; keep one of the two"
+            remarks.problem(_OTHERS, said)
+        else:
+            tuned[argument] = f"${name}"
+    return tuned
+
+
+def _watched(settings: Settings, remarks: Remarks) -> dict[str, Json]:
+    """How long a start may take, and the words in its log that end it."""
+    given = settings.health_check
+    found: dict[str, Json] = {"startup_timeout": settings.wait_start_time}
+    errors = given.service_errors.model_dump()
+    patterns = {kind: _filled(listed) for kind, listed in errors.items() if _filled(listed)}
+    if patterns:
+        found["health_check"] = {
+            "service_errors": patterns,
+            "log_snippet_length": min(given.log_snippet_length, _MOST_LINES),
+        }
+    if any(map(_filled, given.benchmark_errors.model_dump().values())):
+        said = "the log of the benchmark is not searched; its exit code and its results decide"
+        remarks.note("health_check.benchmark_errors", said)
+    return found
+
+
+def _filled(patterns: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {kind: listed for kind, listed in patterns.items() if listed}
+
+
+def _host(host: str, place: str, remarks: Remarks) -> str:
+    if host in _EVERYWHERE:
+        remarks.note(place, f"{host} is open to everybody; the engine listens on localhost")
+        return "localhost"
+    return host
+
+
+def _check_port(port: str, place: str, remarks: Remarks) -> None:
+    if not port or port == "port":
+        return
+    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+        remarks.problem(place, f"has to be a number from 1 to 65535, not {port!r}")
+    else:
+        remarks.note(place, f"{port} is not used: each engine gets a free port")
+
+
+def _width(words: list[str], space: Mapping[str, Mapping[str, Json]], remarks: Remarks) -> int:
+    """Devices of an instance; the most of them where the search decides."""
+    width = 1
+    for name, values in flags(words):
+        if name not in _WIDTHS:
+            continue
+        text = values[0] if values else ""
+        if text.startswith("$"):
+            width *= _most(space.get(text.strip("${}"), {}))
+        elif text.isdecimal() and int(text) > 0:
+            width *= int(text)
+        else:
+            remarks.problem(_OTHERS, f"--{name} has to be 1 or more, not {text!r}")
+    return width
+
+
+def _most(parameter: Mapping[str, Json]) -> int:
+    values = parameter.get("values", [parameter.get("high", parameter.get("value", 1))])
+    return max((int(value) for value in values if isinstance(value, int | float)), default=1)
+
+
+def _mindie_config(settings: Settings, environment: Mapping[str, str]) -> Path:
+    if settings.mindie.config_path is not None:
+        return Path(settings.mindie.config_path).expanduser().absolute()
+    default, install = Path(MINDIE_CONFIG), environment.get(_INSTALL_VARIABLE)
+    if default.is_file() or not install:
+        return default
+    return Path(install).parent / "mindie_llm/conf/config.json"
+
+
+def _world(document: Any) -> int:
+    world = _at(document, (*_MODEL, "worldSize"))
+    if isinstance(world, int) and not isinstance(world, bool) and world > 0:
+        return world
+    devices = _at(document, ("BackendConfig", "npuDeviceIds", 0))
+    return len(devices) if isinstance(devices, list) and devices else 1
+
+
+def _at(document: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        try:
+            document = document[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return document
+
+
+def _spelled(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path))

@@ -1,0 +1,87 @@
+"""What the command line of ``msserviceprofiler optimizer`` says, understood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tuner.compat._options import Problems, Tools
+
+ENGINES = ("mindie", "vllm")
+BENCHMARKS = ("ais_bench", "vllm_benchmark")
+LOG_VARIABLE = "MODELEVALSTATE_LEVEL"
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+_SIMULATION = ("MODEL_EVAL_STATE_ALL", "MODEL_EVAL_STATE_SIMULATE")
+
+
+@dataclass(frozen=True)
+class OptimizerRequest:
+    """Everything but the settings.
+
+    Attributes:
+        native: Search the load inside each trial, and maximise throughput within the SLO.
+        search: Type of the strategy; None: the one that fits ``native``.
+        backup: Keep a copy of what each trial leaves.
+        device: Where the engine runs.
+        environment: Variables of the caller.
+        cwd: Folder that relative paths of the settings refer to.
+    """
+
+    engine: str = "mindie"
+    benchmark: str = "ais_bench"
+    native: bool = False
+    search: str | None = None
+    backup: bool = False
+    device: Literal["npu", "cpu"] = "npu"
+    tools: Tools = field(default_factory=Tools)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path = field(default_factory=Path.cwd)
+
+
+def request_problems(
+    engine: str, benchmark: str, deploy_policy: str, pd: str, environment: Mapping[str, str]
+) -> Problems:
+    """What cannot be had, and what to do instead."""
+    problems: Problems = []
+    for flag, value, known in (
+        ("--engine", engine, ENGINES),
+        ("--benchmark_policy", benchmark, BENCHMARKS),
+    ):
+        if value not in known:
+            said = f"unknown {value!r}; there are {', '.join(known)}"
+            problems.append((flag, said))
+    if deploy_policy == "multiple":
+        said = "one engine over several machines is not available yet; start it with -d single"
+        problems.append(
+            ("--deploy_policy", f"{said}, and --set cluster.address=... for trials on all of them")
+        )
+    if pd == "disaggregation":
+        said = "prefill and decode apart are not searched yet; start it with --pd competition"
+        problems.append(("--pd", said))
+    for name in _SIMULATION:
+        asked = environment.get(name) or environment.get(name.lower())
+        if asked and asked.lower() != "false":
+            said = "asks for the simulation mode, which is not available yet; unset it to measure"
+            problems.append((name, f"{said} the real engine"))
+    return problems
+
+
+def parse_level(environment: Mapping[str, str]) -> str | None:
+    """The level that ``MODELEVALSTATE_LEVEL`` sets; None when it is not set.
+
+    Raises:
+        ValueError: It is none.
+    """
+    text = environment.get(LOG_VARIABLE)
+    if not text:
+        return None
+    if text.lower() not in LOG_LEVELS:
+        raise ValueError(f"{text!r}: write {', '.join(LOG_LEVELS)}")
+    return text.lower()
+
+
+def has_npu(devices: Path = Path("/dev")) -> bool:
+    """Whether this machine has Ascend NPUs."""
+    return any(devices.glob("davinci[0-9]*"))

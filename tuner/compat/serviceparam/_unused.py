@@ -1,0 +1,59 @@
+"""What a file says and no part of the experiment needs: said once, so that nobody waits for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from tuner.compat.serviceparam._reading import Configuration
+
+_KILLED = "nothing is killed by its name here; what is started is stopped"
+_REFINED = "belongs to the refinement after the search, which --native replaces"
+_BOUND = "the memory a configuration needs is computed per candidate, without this factor"
+_SIMULATED = "is of the simulation mode, which is not available yet"
+_UNUSED: tuple[tuple[str, str], ...] = (
+    ("max_fine_tune", _REFINED),
+    ("step_size", _REFINED),
+    ("slo_coefficient", _REFINED),
+    ("mem_coefficient", _BOUND),
+    ("scaling_coefficient", _BOUND),
+    ("simulator_output", _SIMULATED),
+    ("latency_model", _SIMULATED),
+    ("communication", "machines find each other through Ray"),
+)
+_OF_ENGINE: tuple[tuple[str, str], ...] = (
+    ("process_name", _KILLED),
+    ("work_path", "the engine works in the trial's folder; give absolute paths"),
+    ("output", "outputs lie in the run's folder"),
+    ("config_bak_path", "the file is edited in a way that survives a crash, without this copy"),
+)
+_OF_BENCHMARK: tuple[tuple[str, str], ...] = (
+    ("process_name", _KILLED),
+    ("work_path", "the tool works in the trial's folder; give absolute paths"),
+    ("output_path", "the tool's output lies in the trial's folder"),
+    ("command.work_dir", "the tool's output lies in the trial's folder"),
+    ("command.result_dir", "the tool's output lies in the trial's folder"),
+    ("command.serving", "is of versions that no longer exist"),
+    ("best_concurrency_coefficient", "concurrency is the max of CONCURRENCY"),
+    ("best_concurrency_threshold", "concurrency is the max of CONCURRENCY"),
+    *((key, "is read from no version of the tool") for key in ("model", "path", "host_ip")),
+    *((key, "is read from no version of the tool") for key in ("host_port", "max_out_len")),
+)
+
+
+def unused(configuration: Configuration, engine: str, benchmark: str) -> Iterator[str]:
+    """A line for each option that was written and does nothing."""
+    settings = configuration.settings
+    tables = [("", _UNUSED), (f"{engine}.", _OF_ENGINE), (f"{benchmark}.", _OF_BENCHMARK)]
+    for prefix, options in tables:
+        for key, said in options:
+            if configuration.wrote(prefix + key):
+                yield f"{prefix}{key}: {said}"
+    if settings.data_storage.pso_top_k:
+        given = settings.data_storage.pso_top_k
+        said = "the best points are not refined after the search; --native finds their load in it"
+        yield f"data_storage.pso_top_k = {given}: {said}"
+    if math.isfinite(settings.ftol):
+        yield "ftol: a swarm that stagnates is scattered, and the search ends with its budget"
+    if settings.kubectl.kubectl_default_path:
+        yield "kubectl.kubectl_default_path: counts for --pd disaggregation only"
