@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,24 @@ from pydantic import BaseModel, TypeAdapter
 from trainables._measurement import Measurement
 from trainables._registry import Registry
 from trainables._trial import Json, Progress, Steps, TrialRun
+
+
+@dataclass(frozen=True)
+class VerificationPolicy:
+    """How the best of a search becomes its answer.
+
+    Attributes:
+        most: How many winners may fail their verification before the search has failed. More
+            than one where numbers are noisy, for then the best of many is often only lucky: the
+            highest objective wins, whoever it is, and the next best takes a failed one's place.
+        finalists: How many winners are verified, of whom the best is delivered.
+        refines: Whether a verification improves on what it verifies, so that also what does not
+            satisfy yet may win by it.
+    """
+
+    most: int = 1
+    finalists: int = 1
+    refines: bool = False
 
 
 class TrialType(ABC):
@@ -107,13 +126,9 @@ class TrialType(ABC):
         """Whether a winner is measured once more, from what is delivered."""
         return False
 
-    def verifications(self) -> int:
-        """How many winners may fail their verification before the search has failed.
-
-        One where a number can be trusted. Where they are noisy, the best of many is often lucky,
-        and the next best is verified in its place.
-        """
-        return 1
+    def verification_policy(self) -> VerificationPolicy:
+        """How winners are verified, for types that do."""
+        return VerificationPolicy()
 
     def answers(self, measurement: Measurement) -> bool:
         """Whether a measurement of this identity that ended early would end so today; asked only

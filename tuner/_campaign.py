@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal, Protocol
 
 from searchers import WAIT, Done, Json, Outcome, Proposal, Strategy, Verdict, Wait
-from trainables import Measurement
+from trainables import Measurement, VerificationPolicy
 from tuner._finale import Finale
 from tuner._judge import BaselineMissing, judge
 from tuner.experiment import Budget, Objective
@@ -75,9 +75,7 @@ class Campaign(Strategy):
         budget: Of it, trials and retries; time is the runner's, which calls :meth:`stop`.
         known: Measurements to reuse.
         verifies: Whether a winner is measured once more from what is delivered.
-        verifications: How many winners may fail that before the search has failed. More than
-            one says that numbers are noisy: then the highest objective wins, whoever it is, and
-            not the strategy's own choice.
+        policy: How a winner is verified; by default once.
         baseline: Parameters of a baseline that is measured in any case, and that is the answer
             when nothing beats it; None: one is measured where a demand is relative to it.
         answers: Whether a known measurement still answers the question its identity asks.
@@ -94,7 +92,7 @@ class Campaign(Strategy):
         identify: Callable[[Proposal], str],
         verifies: bool,
         spent: Callable[[], int],
-        verifications: int = 1,
+        policy: VerificationPolicy | None = None,
         baseline: Mapping[str, Json] | None = None,
         answers: Callable[[Measurement], bool] = lambda measurement: True,
         observe: Callable[[Event], None] = lambda event: None,
@@ -104,9 +102,9 @@ class Campaign(Strategy):
         self._budget = budget
         self._known = known
         self.identify = identify
-        self._finale = Finale(verifies=verifies, most=verifications)
+        self._policy = policy or VerificationPolicy()
+        self._finale = Finale(self._policy if verifies else None)
         self._verifies = verifies
-        self._contested = verifications > 1
         self._reference = {} if baseline is None and objective.needs_baseline else baseline
         self._answers = answers
         self._observe = observe
@@ -378,8 +376,10 @@ class Campaign(Strategy):
     def _enter(self, proposal: Proposal, outcome: Outcome) -> Outcome:
         """Judge a measured outcome; it may win if nothing stopped it early."""
         verdict = judge(self._objective, outcome.metrics, self._baseline)
-        satisfied = verdict.satisfied and "stopped" not in outcome.data
-        if satisfied and self._contested:
+        whole = "stopped" not in outcome.data
+        satisfied = verdict.satisfied and whole
+        may_win = satisfied or (self._policy.refines and whole and proposal.kind == "candidate")
+        if may_win and self._policy.most > 1:
             self._finale.contest.enter(proposal, verdict.objective)
         metrics = {**outcome.metrics, **verdict.derived}
         return replace(outcome, metrics=metrics, satisfied=satisfied, objective=verdict.objective)

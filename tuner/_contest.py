@@ -46,7 +46,7 @@ class Contest:
             self._contenders.setdefault(_key(proposal), Contender(proposal, value))
 
     def refute(self, proposal: Proposal) -> None:
-        """Measured again, the proposal does not hold what its measurement promised."""
+        """Leave a proposal out from now on: it was measured again, with whatever result."""
         self._refuted.add(_key(proposal))
 
     def best(self) -> Contender | None:
@@ -58,7 +58,7 @@ class Contest:
 
     @property
     def baseline(self) -> Contender | None:
-        """The baseline's own entry, if it satisfies."""
+        """The baseline's own entry, if it satisfies. It is never refuted."""
         return next(
             (one for one in self._contenders.values() if one.proposal.kind == "baseline"), None
         )

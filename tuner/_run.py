@@ -202,7 +202,7 @@ class Session:
             known=known,
             identify=identify,
             verifies=experiment.trial.verifies(),
-            verifications=experiment.trial.verifications(),
+            policy=experiment.trial.verification_policy(),
             baseline=experiment.trial.baseline(),
             answers=experiment.trial.answers,
             spent=lambda: self._ledger.spent(record.run_id),

@@ -24,8 +24,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,15 @@ class Behaviour:
         hang: Never answer a completion.
         latency: Seconds before each answer.
         stubborn_child: Start a grandchild in a session of its own that ignores TERM.
+        slots: Answers under way at once at most; further ones wait. None: no limit.
+        ttft: Seconds before a stream's first token, in its slot.
+        tpot: Seconds between two tokens of a stream.
+        burst: Tokens of a stream that are sent at once.
+        usage: Whether streams tell their usage to those who ask for it.
+        fail_after, fail_count: Completions number ``fail_after + 1`` and following, ``fail_count``
+            of them, get status 500.
+        cut_after: Tokens after which a stream is cut off, its connection closed.
+        record: File to which the body of every completion is appended as a line of JSON.
     """
 
     say: str = ""
@@ -75,6 +86,15 @@ class Behaviour:
     hang: bool = False
     latency: float = 0.0
     stubborn_child: bool = False
+    slots: int | None = None
+    ttft: float = 0.0
+    tpot: float = 0.0
+    burst: int = 1
+    usage: bool = True
+    fail_after: int = 0
+    fail_count: int = 0
+    cut_after: int | None = None
+    record: str = ""
 
     @classmethod
     def of(cls, model: Path, environment: Mapping[str, str]) -> Behaviour:
@@ -119,6 +139,8 @@ class Stub(ThreadingHTTPServer):
         self.name, self.behaviour = name, behaviour
         self._completions = 0
         self._lock = threading.Lock()
+        slots = behaviour.slots
+        self.slot = nullcontext() if slots is None else threading.BoundedSemaphore(slots)
         super().__init__((host, port), Handler)
 
     def server_bind(self) -> None:
@@ -127,14 +149,18 @@ class Stub(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
-    def count_completion(self) -> None:
-        """Die if this one is one too many."""
-        limit = self.behaviour.die_after
+    def count_completion(self, body: bytes) -> int:
+        """The number of this one, from 1. Die if it is one too many."""
+        behaviour = self.behaviour
         with self._lock:
             self._completions += 1
-            if limit is not None and self._completions > limit:
-                print(self.behaviour.die_message, file=sys.stderr, flush=True)
-                os._exit(self.behaviour.exit_code)
+            if behaviour.record:
+                with Path(behaviour.record).open("ab") as file:
+                    file.write(b" ".join(body.splitlines()) + b"\n")
+            if behaviour.die_after is not None and self._completions > behaviour.die_after:
+                print(behaviour.die_message, file=sys.stderr, flush=True)
+                os._exit(behaviour.exit_code)
+            return self._completions
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -160,29 +186,35 @@ class Handler(BaseHTTPRequestHandler):
             self._error(404, f"there is no {path}")
 
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        request = json.loads(body)
         chat = self.path == "/v1/chat/completions"
         behaviour = self.server.behaviour
         if not chat and self.path != "/v1/completions":
             self._error(404, f"there is no {self.path}")
             return
-        self.server.count_completion()
+        number = self.server.count_completion(body) - behaviour.fail_after
         if behaviour.hang:
             time.sleep(3600)
         time.sleep(behaviour.latency)
         if behaviour.status != 200:
             self._error(behaviour.status, "stub: inference is broken")
+        elif 0 < number <= behaviour.fail_count:
+            self._error(500, "stub: fails this one")
         elif request.get("model") != self.server.name:
             self._error(404, f"The model `{request.get('model')}` does not exist.")
         else:
-            self._answer(request, chat)
+            with self.server.slot:
+                self._answer(request, chat)
 
     def _answer(self, request: Mapping[str, Any], chat: bool) -> None:
         prompt = _prompt(request, chat)
         words = re.findall(r"\S+\s*", self.server.behaviour.answer(prompt))
         limit = request.get("max_tokens") or request.get("max_completion_tokens")
+        if request.get("ignore_eos") and limit is not None:
+            words = [*islice(cycle(words or ["on "]), limit)]
         kept = words if limit is None else words[:limit]
-        reason = "stop" if len(kept) == len(words) else "length"
+        reason = "length" if request.get("ignore_eos") or kept != words else "stop"
         asked, answered = len(prompt.split()), len(kept)
         usage = {
             "prompt_tokens": asked,
@@ -191,7 +223,8 @@ class Handler(BaseHTTPRequestHandler):
         }
         if request.get("stream"):
             options = request.get("stream_options") or {}
-            self._stream(kept, reason, usage if options.get("include_usage") else None, chat)
+            told = options.get("include_usage") and self.server.behaviour.usage
+            self._stream(kept, reason, usage if told else None, chat)
             return
         text = "".join(kept)
         said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
@@ -207,12 +240,23 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         kind = "chat.completion.chunk" if chat else "text_completion"
-        for choice in _chunks(words, reason, chat):
+        time.sleep(self.server.behaviour.ttft)
+        for number, choice in enumerate(_chunks(self._bursts(words), reason, chat)):
+            if number > chat and choice["finish_reason"] is None:
+                time.sleep(self.server.behaviour.tpot)
             self._event(json.dumps(self._document(kind, [choice])))
+            if number == self.server.behaviour.cut_after:
+                self.close_connection = True
+                return
         if usage is not None:
             self._event(json.dumps(self._document(kind, []) | {"usage": usage}))
         self._event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
+
+    def _bursts(self, words: list[str]) -> list[str]:
+        """The words in groups that are sent at once."""
+        size = self.server.behaviour.burst
+        return ["".join(words[at : at + size]) for at in range(0, len(words), size)]
 
     def _event(self, data: str) -> None:
         event = f"data: {data}\n\n".encode()
@@ -244,6 +288,8 @@ def _prompt(request: Mapping[str, Any], chat: bool) -> str:
     """What is asked: of a chat, its last message."""
     if not chat:
         prompt = request["prompt"]
+        if isinstance(prompt, list) and isinstance(prompt[0], int):
+            return " ".join(map(str, prompt))
         return prompt if isinstance(prompt, str) else str(prompt[0])
     content = request["messages"][-1]["content"]
     return content if isinstance(content, str) else " ".join(part["text"] for part in content)

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from searchers import Done, Outcome, Proposal, Space, make_strategy
-from trainables import Measurement
+from trainables import Measurement, VerificationPolicy
 from tuner._campaign import Campaign
 from tuner._identity import digest
 from tuner.experiment import Budget, Objective
 
 SPEED = "output_tokens_per_s"
 SPACE = Space.model_validate({"x": {"type": "int", "low": 1, "high": 5}})
+NOISY = VerificationPolicy(most=3)
 World = Callable[[Proposal], Mapping[str, float] | None]
 
 
@@ -41,7 +42,7 @@ def identify(proposal: Proposal) -> str:
     return digest({"k": proposal.kind, "p": dict(proposal.parameters), "r": proposal.repeat})
 
 
-def campaign(known: Known | None = None, *, baseline: Mapping[str, Any] | None = None) -> Campaign:
+def campaign(known: Known | None = None, policy: VerificationPolicy = NOISY) -> Campaign:
     return Campaign(
         make_strategy("grid", {}, space=SPACE, seed=0),
         objective=Objective.model_validate(
@@ -52,12 +53,14 @@ def campaign(known: Known | None = None, *, baseline: Mapping[str, Any] | None =
         identify=identify,
         verifies=True,
         spent=lambda: 0,
-        verifications=3,
-        baseline={} if baseline is None else baseline,
+        policy=policy,
+        baseline={},
     )
 
 
-def carry_out(run: Campaign, world: World) -> tuple[Done, list[Proposal]]:
+def carry_out(
+    run: Campaign, world: World, policy: VerificationPolicy = NOISY
+) -> tuple[Done, list[Proposal]]:
     """To the end, one at a time, restored from JSON after every step."""
     asked: list[Proposal] = []
     while True:
@@ -67,7 +70,7 @@ def carry_out(run: Campaign, world: World) -> tuple[Done, list[Proposal]]:
         assert isinstance(step, Proposal)
         asked.append(step)
         metrics = world(step)
-        twin = campaign()
+        twin = campaign(policy=policy)
         twin.restore(json.loads(json.dumps(run.state())))
         run = twin
         failed = Outcome("failed", data={"failure": {"class": "input"}}, error="does not start")
@@ -202,3 +205,37 @@ def test_the_search_waits_for_the_baseline_before_it_answers() -> None:
     assert isinstance(done, Done)
     assert done.best is not None
     assert done.best == replace(done.best, kind="baseline")
+
+
+def test_of_several_finalists_the_best_when_measured_again_is_delivered() -> None:
+    policy = VerificationPolicy(most=3, finalists=3)
+
+    def world(proposal: Proposal) -> dict[str, float]:
+        x = proposal.parameters.get("x", 0)
+        return speed({3: 30.0, 4: 40.0, 5: 20.0}[x] if proposal.kind == "verification" else 10 + x)
+
+    done, asked = carry_out(campaign(policy=policy), world, policy)
+    assert [p.parameters["x"] for p in asked if p.kind == "verification"] == [5, 4, 3]
+    assert done.best is not None
+    assert done.best.parameters == {"x": 4}
+
+
+def test_what_breaks_the_slo_may_win_once_its_load_is_refined() -> None:
+    policy = VerificationPolicy(most=3, finalists=2, refines=True)
+
+    def world(proposal: Proposal) -> dict[str, float]:
+        x = proposal.parameters.get("x", 0)
+        return speed(10 + x, 0.5 if proposal.kind == "verification" else 3.0)
+
+    done, asked = carry_out(campaign(policy=policy), world, policy)
+    assert [p.parameters["x"] for p in asked if p.kind == "verification"] == [5, 4]
+    assert done.verdict == "satisfied"
+    assert done.best is not None
+    assert done.best.parameters == {"x": 5}
+
+
+def test_where_no_refinement_helps_the_search_is_exhausted() -> None:
+    policy = VerificationPolicy(most=3, refines=True)
+    done, asked = carry_out(campaign(policy=policy), lambda p: speed(10, 3.0), policy)
+    assert kinds(asked).count("verification") == 3
+    assert (done.verdict, done.best) == ("exhausted", None)

@@ -5,6 +5,7 @@ means is said in :mod:`trainables.benchmarks._metrics`.
 """
 
 from trainables.benchmarks._benchmark import (
+    DEFAULT,
     Benchmark,
     BenchmarkResult,
     Load,
@@ -19,6 +20,7 @@ from trainables.benchmarks._metrics import ALL as METRICS
 from trainables.benchmarks._metrics import LATENCIES, STATISTICS, latency_name
 
 __all__ = [
+    "DEFAULT",
     "LATENCIES",
     "METRICS",
     "STATISTICS",

@@ -80,8 +80,10 @@ class BenchmarkResult:
     Attributes:
         metrics: As :mod:`trainables.benchmarks._metrics` defines them.
         seconds: Duration of the whole stage, the tool's own start included.
-        data: Structured results: a note for people, error messages of failed requests by count.
-        artifacts: Name to path of what the tool left: its report, per-request records.
+        data: Structured results: ``failures``, the reason of failed requests to their number;
+            ``note``, what a person should know.
+        artifacts: Name to path, inside the run's folder, of what the tool left: its report,
+            per-request records.
         environment: Versions of the tools that made the numbers.
     """
 
@@ -97,9 +99,11 @@ class Benchmark(ABC):
 
     Attributes:
         Options: Model of the whole ``benchmark`` block, ``type`` included.
+        tells_windows: Whether :meth:`windows` tells anything.
     """
 
     Options: ClassVar[type[BaseModel]]
+    tells_windows: ClassVar[bool] = False
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -122,9 +126,11 @@ class Benchmark(ABC):
         workload and its arrivals: equal seeds send the same requests. Files that belong to the
         run lie in ``<stage>/`` in the trial's folder.
 
-        Raises ``TrialFailure`` when the tool fails, dies, runs longer than ``timeout`` seconds,
-        leaves a result that cannot be read, or when no request succeeded. Requests that failed
-        while others succeeded are a measurement with a ``success_rate`` below 1.
+        Raises ``TrialFailure`` of this stage when the tool fails, dies, runs longer than
+        ``timeout`` seconds (of the class ``timeout``), leaves a result that cannot be read, when
+        no request succeeded, or when the service is gone at the end. Requests that a living
+        service failed while others succeeded are a measurement with a ``success_rate`` below 1;
+        none of them is sent again.
         """
 
     def requests(self) -> int | None:

@@ -9,6 +9,10 @@ to the client at ``t1 <= ... <= tk`` (an engine may send several tokens at once,
 * ITL: each ``t[i+1] - t[i]``, inter-token latency, over all requests together. A gap that brought
   several tokens is one gap.
 
+``sent`` is the time at which an open loop had the request due, so that neither a slow service nor
+a slow client hides a wait (no coordinated omission); where a limit on the concurrency held it back,
+it is when it got its place, and in a closed loop when an earlier one ended.
+
 Over a run, with ``duration`` from the first request sent to the last response ended:
 
 * ``output_tokens_per_s``, ``total_tokens_per_s`` (prompt and output), ``requests_per_s``: those of
@@ -17,6 +21,8 @@ Over a run, with ``duration`` from the first request sent to the last response e
 * ``success_rate``: succeeded / sent, in [0, 1].
 * ``concurrency``, ``request_rate``: the load that was asked for; absent where it is unlimited.
 * ``mean_concurrency``: sum of E2EL over the duration (Little's law).
+
+Percentiles lie between the two nearest ranks, interpolated linearly, as numpy's do by default.
 
 Sources: vLLM's ``vllm bench serve``, AISBench's performance documentation; both agree with this.
 Tools that divide by n instead of n - 1 are converted when they are read.

@@ -13,6 +13,7 @@ from trainables._trial import Json, Progress, TrialRun
 from trainables.benchmarks import Benchmark, BenchmarkResult, Load, Target
 from trainables.serving._goal import Goal
 from trainables.serving._load import CalibratedLoad, FixedLoad, OperatingPoint
+from trainables.serving._load import Load as LoadOptions
 from trainables.serving._operating_point import Found, OperatingPointSearch, Probe
 from trainables.serving._options import ServingOptions
 from trainables.serving._positions import Placed
@@ -25,6 +26,8 @@ _LEAST_REQUESTS = 16
 _TURNS = 4
 """Requests of a short run for each that is under way: the first of them meet an idle engine."""
 _SECONDS_OF_ARRIVALS = 10.0
+_PROBES, _REPEATS = 500_000, 1_000
+"""Keep the seeds of short runs and of repeated trials apart from those of full runs."""
 SE = "_se"
 """Ending of the metric that is the standard error of another one."""
 
@@ -67,6 +70,7 @@ class Course:
     goal: Goal
     target: Target
     placed: Placed
+    load: LoadOptions
     repeats: int
     protected: bool = False
     incumbent: float | None = None
@@ -77,7 +81,7 @@ class Course:
 
     def steps(self) -> Generator[Progress, None, Answer]:
         """Find the load and measure at it."""
-        load = self.options.load
+        load = self.load
         if isinstance(load, OperatingPoint):
             return (yield from self._searched(load))
         fixed = self._fixed(load)
@@ -156,17 +160,15 @@ class Course:
     def _full(self, load: Load, *, beat: bool = False) -> Generator[Progress, None, _Done]:
         """The mean of all repetitions, with standard errors where there are several."""
         runs: list[Metrics] = []
-        for number in range(self.repeats):
-            done = yield from self._run(
-                load, "benchmark", repeat=number, slo=not self.protected, beat=beat
-            )
+        for _ in range(self.repeats):
+            done = yield from self._run(load, "benchmark", slo=not self.protected, beat=beat)
             if done.ended is not None:
                 return done
             runs.append(done.metrics)
         return _Done(averaged(runs))
 
     def _run(
-        self, load: Load, what: str, *, repeat: int = 0, slo: bool = True, beat: bool = False
+        self, load: Load, what: str, *, slo: bool = True, beat: bool = False
     ) -> Generator[Progress, None, _Done]:
         """One run. It may be ended because it breaks the SLO (``slo``) or cannot beat the
         incumbent (``beat``)."""
@@ -177,7 +179,7 @@ class Course:
             self.target,
             load,
             stage=stage,
-            seed=self.options.seed + repeat + self.trial.spec.repeat,
+            seed=self._seed(what),
             timeout=self.options.timeouts.benchmark,
         )
         watch = self._watch(load, stage, slo=slo, beat=beat)
@@ -201,6 +203,13 @@ class Course:
             }
         )
         return done
+
+    def _seed(self, what: str) -> int:
+        """Each run on an engine has requests of its own, for the engine remembers those it has
+        seen; the full runs of all candidates have the same."""
+        earlier = sum(run["full"] == (what == "benchmark") for run in self.runs)
+        kind = 0 if what == "benchmark" else _PROBES
+        return self.options.seed + kind + earlier + _REPEATS * self.trial.spec.repeat
 
     def _watch(self, load: Load, stage: str, *, slo: bool, beat: bool) -> Watch:
         rejects = self.options.early_rejection

@@ -1,8 +1,8 @@
-"""Windows of a run from the engine's own counters, for benchmarks that tell nothing before the end.
+"""Windows of a run from the engine's counters, where a benchmark tells nothing before its end.
 
-vLLM counts tokens, requests and latencies at ``/metrics`` in Prometheus' text format; the difference
-of two readings is a window. A latency there begins when the engine got the request, so it is never
-more than what the client sees: what breaks a limit here breaks it there.
+vLLM counts tokens, requests and latencies at ``/metrics`` in Prometheus' text format; the
+difference of two readings is a window. A latency there begins when the engine got the request, so
+it is never more than what the client sees: what breaks a limit here breaks it there.
 """
 
 from __future__ import annotations

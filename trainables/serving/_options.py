@@ -62,6 +62,9 @@ class ServingOptions(_Block):
             says without any. None: no baseline is measured.
         repeats: Full runs of a candidate, whose mean counts.
         final_repeats: Full runs of the baseline and of the winner.
+        finalists: How many of the best are verified, of whom the best is delivered.
+        refine: Where candidates are measured at a fixed or calibrated load: the load of those that
+            are verified is searched, on one engine each.
         early_rejection: Which hopeless candidates are given up early.
         seed: Decides the requests and their arrivals; the same for all candidates.
     """
@@ -75,6 +78,8 @@ class ServingOptions(_Block):
     baseline: dict[str, Json] | None = {}
     repeats: PositiveInt = 1
     final_repeats: PositiveInt = 2
+    finalists: PositiveInt = 1
+    refine: OperatingPoint | None = None
     seed: int = Field(default=0, ge=0)
     early_rejection: EarlyRejection = EarlyRejection()
     timeouts: ServingTimeouts = ServingTimeouts()

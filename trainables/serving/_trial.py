@@ -20,7 +20,7 @@ from trainables._blocks import (
 )
 from trainables._measurement import Measurement
 from trainables._trial import Json, Progress, Result, Steps, TrialRun
-from trainables._types import TrialType, register_trial_type
+from trainables._types import TrialType, VerificationPolicy, register_trial_type
 from trainables.benchmarks import (
     DEFAULT,
     Benchmark,
@@ -42,13 +42,15 @@ from trainables.models import model_fingerprint
 from trainables.serving._checkpoint import weigh
 from trainables.serving._course import SE, Answer, Course
 from trainables.serving._goal import Goal
-from trainables.serving._load import OperatingPoint
+from trainables.serving._load import Load, OperatingPoint
 from trainables.serving._memory import room
 from trainables.serving._options import ServingOptions
 from trainables.serving._positions import Placed, place, position_problems
 from trainables.serving._vllm_memory import vllm_plan
 
 _SHOWN_PORT = 8000
+_UNLUCKY = 3
+"""Winners that may fail their verification: numbers of two runs differ by a tenth."""
 
 
 @register_trial_type("serving")
@@ -78,12 +80,12 @@ class ServingTrial(TrialType):
             "model": model_fingerprint(self._folder()),
             "engine": self._engine.identity(),
             "benchmark": self._benchmark.identity(),
-            "load": options.load.model_dump(mode="json"),
+            "load": self._load(kind).model_dump(mode="json"),
             "positions": dict(sorted(options.positions.items())),
             "repeats": self._repeats(kind),
             "seed": options.seed,
         }
-        if isinstance(options.load, OperatingPoint):
+        if isinstance(self._load(kind), OperatingPoint):
             document["limits"] = [limit.to_json() for limit in self._goal.limits]
         return document
 
@@ -99,9 +101,13 @@ class ServingTrial(TrialType):
             "trial.benchmark",
             lambda: [(f"trial.benchmark.{p}", said) for p, said in self._benchmark.problems()],
         )
-        if isinstance(options.load, OperatingPoint) and not self._goal.limits:
-            said = "an operating point is the highest load within limits, and objective.limits has"
-            found.append(("trial.load", f"{said} none; give some, or load: {{type: fixed}}"))
+        searched = {"load": options.load, "refine": options.refine}
+        for key, load in searched.items():
+            if isinstance(load, OperatingPoint) and not self._goal.limits:
+                said = "an operating point is the highest load within limits, and objective.limits"
+                found.append((f"trial.{key}", f"{said} has none; give some, or a fixed load"))
+        if options.refine is not None and isinstance(options.load, OperatingPoint):
+            found.append(("trial.refine", "the load of all trials is searched already"))
         return found
 
     def metric_names(self) -> frozenset[str] | None:
@@ -126,8 +132,10 @@ class ServingTrial(TrialType):
     def verifies(self) -> bool:
         return True
 
-    def verifications(self) -> int:
-        return 3
+    def verification_policy(self) -> VerificationPolicy:
+        finalists = self.options.finalists
+        refines = self.options.refine is not None
+        return VerificationPolicy(max(_UNLUCKY, finalists), finalists, refines)
 
     def run(self, trial: TrialRun) -> Steps:
         yield from model_ready(trial, self.options.model)
@@ -211,6 +219,7 @@ class ServingTrial(TrialType):
                 {name: str(value) for name, value in placed.env.items() if value is not None},
             ),
             placed,
+            self._load(kind),
             self._repeats(kind),
             protected=kind != "candidate",
             incumbent=incumbent["value"]
@@ -221,7 +230,9 @@ class ServingTrial(TrialType):
 
     def _known_point(self, trial: TrialRun) -> float | None:
         """The load at which the winner that is verified was measured."""
-        load, source = self.options.load, trial.spec.context.get("source")
+        load, source = self._load(trial.spec.kind), trial.spec.context.get("source")
+        if load is self.options.refine:
+            return None
         winner = None if source is None else Measurement.read(Path(source))
         if winner is None or not isinstance(load, OperatingPoint):
             return None
@@ -239,6 +250,13 @@ class ServingTrial(TrialType):
         metrics = {**answer.metrics, "startup_s": round(startup, 3)}
         environment = {"engine": self._engine.options.type, **self._engine.versions()}
         return Result(metrics, data, {}, {**environment, **course.environment})
+
+    def _load(self, kind: str) -> Load:
+        """How hard trials of a kind load their engine."""
+        options = self.options
+        if kind == "verification" and options.refine is not None:
+            return options.refine
+        return options.load
 
     def _repeats(self, kind: str) -> int:
         return self.options.repeats if kind == "candidate" else self.options.final_repeats
