@@ -330,7 +330,7 @@ class Campaign(Strategy):
         return any(check.metric == stopped["metric"] and not check.ok for check in checks)
 
     def _retry(self, ticket: Ticket, outcome: Outcome) -> bool:
-        failure = outcome.data.get("failure", {}).get("class", "tool")
+        failure = outcome.data.get("failure", {})
         stopping = self._stopped is not None and ticket.role != "verification"
         if ticket.attempt > self._budget.retries_of(failure) or stopping:
             return False

@@ -13,13 +13,18 @@ from trainables.engines._engine import (
     make_engine,
     register_engine,
 )
+from trainables.engines._health_check import ErrorPatterns, ForeseenFailure, HealthCheck
 from trainables.engines._options import EngineOptions
 from trainables.engines._service import Service, start_service
+from trainables.engines._substitution import split_arguments
 
 __all__ = [
     "Deployment",
     "Engine",
     "EngineOptions",
+    "ErrorPatterns",
+    "ForeseenFailure",
+    "HealthCheck",
     "Launch",
     "Service",
     "Symptom",
@@ -27,5 +32,6 @@ __all__ = [
     "engine_types",
     "make_engine",
     "register_engine",
+    "split_arguments",
     "start_service",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,8 @@ class Deployment:
             engine's arguments stands for their value.
         config: Tuned entries of the engine's configuration file, by dotted path, for engines
             that have one: ``BackendConfig.ScheduleConfig.maxBatchSize``.
+        folder: Where this instance may keep files of its own; made by whoever needs it.
+        run_id: The run it belongs to, for marks in files that others see.
     """
 
     model: Path
@@ -40,6 +42,8 @@ class Deployment:
     options: Mapping[str, Json] = field(default_factory=dict)
     env: Mapping[str, Json] = field(default_factory=dict)
     config: Mapping[str, Json] = field(default_factory=dict)
+    folder: Path = Path()
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,16 @@ class Launch:
     Attributes:
         argv: Program and arguments; a program without a slash is searched in ``PATH``.
         env: Additions to the environment.
+        unset: Variables of the environment that it must not have.
+        cwd: Folder it runs in; the trial's by default.
+        notes: What readers of its log should know: what was corrected, what is not proven.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    unset: tuple[str, ...] = ()
+    cwd: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,16 +89,24 @@ class Engine(ABC):
             of them names the cause.
         ready_line: Pattern of a line of the log without which the engine is not up; None for
             those that show it by answering.
+        ready_statuses: What its health path answers once it is up.
         models_path: Path that lists the served models in OpenAI's form; None when there is none.
-        completions_path: Path for plain completions in OpenAI's form.
+        completions_path: Path for plain completions in OpenAI's form; None when there is none, and
+            then nothing proves that it can infer.
+        configurable: Whether it has a configuration file that :attr:`Deployment.config` is for.
+        kills_itself: Whether it ends a failed start with SIGKILL, which is elsewhere a sign of the
+            kernel's memory killer.
         stop_grace: Seconds between the request to end and the kill.
     """
 
     Options: ClassVar[type[EngineOptions]]
     symptoms: ClassVar[tuple[Symptom, ...]] = ()
-    ready_line: ClassVar[re.Pattern[str] | None] = None
-    models_path: ClassVar[str | None] = "/v1/models"
-    completions_path: ClassVar[str] = "/v1/completions"
+    ready_line: re.Pattern[str] | None = None
+    ready_statuses: range = range(200, 201)
+    models_path: str | None = "/v1/models"
+    completions_path: str | None = "/v1/completions"
+    configurable: ClassVar[bool] = False
+    kills_itself: ClassVar[bool] = False
     stop_grace: ClassVar[float] = 10.0
 
     def __init__(self, options: Any) -> None:
@@ -96,7 +114,10 @@ class Engine(ABC):
 
     @abstractmethod
     def launch(self, deployment: Deployment) -> Launch:
-        """The command for a deployment. Changes nothing anywhere."""
+        """The command for a deployment. Changes nothing anywhere.
+
+        Raises ``StageError`` for a deployment that cannot be started so.
+        """
 
     @abstractmethod
     def identity(self) -> Json:
@@ -105,22 +126,31 @@ class Engine(ABC):
         Not host, port, timeouts, and what only concerns logs.
         """
 
-    def prepared(self, deployment: Deployment) -> AbstractContextManager[None]:
+    def prepared(self, deployment: Deployment) -> AbstractContextManager[Sequence[str] | None]:
         """Entered before an instance starts, left after it ended, whichever way.
 
-        For engines that read configuration files, which are edited and restored here.
+        For engines that read configuration files, which are edited and restored here. May yield
+        notes for readers of the log, and raise ``StageError`` when it cannot be done.
         """
         return nullcontext()
+
+    def configuration(self, deployment: Deployment) -> str:
+        """The text of its configuration file for a deployment; empty for engines without one.
+
+        Changes nothing anywhere. Raises ``StageError`` as :meth:`launch` does.
+        """
+        return ""
+
+    def configured(self, paths: Iterable[str]) -> dict[str, Json]:
+        """What its configuration file says now at these dotted paths; without those it has not."""
+        return {}
 
     def deliverables(self, deployment: Deployment) -> Mapping[str, str]:
         """What somebody needs to deploy it without us: file name to text.
 
         ``serve.sh`` runs the engine in the foreground with the tuned arguments and environment.
         """
-        launch = self.launch(deployment)
-        exports = [f"export {name}={shlex.quote(value)}" for name, value in launch.env.items()]
-        lines = ["#!/bin/sh", *exports, f"exec {shlex.join(launch.argv)}"]
-        return {"serve.sh": "\n".join(lines) + "\n"}
+        return {"serve.sh": serve_script(self.launch(deployment))}
 
     def problems(self) -> list[tuple[str, str]]:
         """Faults as (dotted path inside the ``engine`` block, message), without starting it."""
@@ -129,6 +159,18 @@ class Engine(ABC):
     def versions(self) -> Mapping[str, str]:
         """Versions of the engine's packages, as far as they are known without running it."""
         return {}
+
+    @property
+    def host(self) -> str:
+        """Address an instance listens on."""
+        host: str = self.options.host
+        return host
+
+    @property
+    def port(self) -> int | None:
+        """Port an instance needs; None to have a free one leased."""
+        port: int | None = self.options.port
+        return port
 
     @property
     def startup_timeout(self) -> float:
@@ -141,10 +183,35 @@ class Engine(ABC):
         return path
 
 
+def serve_script(launch: Launch, *, before: Sequence[str] = (), without: Sequence[str] = ()) -> str:
+    """A shell script that does what ``launch`` says, in the foreground.
+
+    Args:
+        before: Lines that go before its command.
+        without: Variables that those lines set themselves.
+    """
+    exports = [
+        f"export {name}={shlex.quote(value)}"
+        for name, value in launch.env.items()
+        if name not in without
+    ]
+    unset = [f"unset {name}" for name in launch.unset]
+    place = [f"cd {shlex.quote(str(launch.cwd))}"] if launch.cwd else []
+    notes = [f"# {' '.join(note.split())}" for note in launch.notes]
+    command = f"exec {shlex.join(launch.argv)}"
+    return "\n".join(["#!/bin/sh", *notes, *unset, *exports, *before, *place, command]) + "\n"
+
+
 _ENGINES: Registry[Engine] = Registry(
     "engine",
     "npu_tuner.engines",
-    {"vllm": "trainables.engines._vllm", "vllm-ascend": "trainables.engines._vllm"},
+    {
+        "vllm": "trainables.engines._vllm",
+        "vllm-ascend": "trainables.engines._vllm",
+        "mindie": "trainables.engines._mindie",
+        "script": "trainables.engines._script",
+        "plugin": "trainables.engines._plugin",
+    },
 )
 register_engine = _ENGINES.register
 engine_types = _ENGINES.names

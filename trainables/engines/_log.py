@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -37,25 +38,44 @@ COMMON_SYMPTOMS = (
 class EngineLog:
     """What one start of an engine writes to a log that earlier starts have written to as well."""
 
-    def __init__(self, file: Path, argv: Sequence[str]) -> None:
+    def __init__(self, file: Path, argv: Sequence[str], notes: Sequence[str] = ()) -> None:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
+        heads = [f"{now} {shlex.join(argv)}", *notes]
         with file.open("ab") as stream:
-            stream.write(f"=== {now} {shlex.join(argv)}\n".encode(errors="replace"))
-            self._begin = stream.tell()
+            stream.write("".join(f"=== {head}\n" for head in heads).encode(errors="replace"))
+            self._begin = self._read = stream.tell()
 
     def text(self) -> str:
         """What this start wrote, at most the last MiB, without colours."""
         with self.file.open("rb") as stream:
             size = stream.seek(0, 2)
             stream.seek(max(self._begin, size - _READ_BYTES))
-            text = stream.read().decode(errors="replace")
-        return _COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+            return _plain(stream.read())
 
-    def excerpt(self) -> str:
+    def new_lines(self, *, ended: bool = False) -> list[str]:
+        """The lines written since this was asked last, as far as they are complete.
+
+        ``ended``: nobody writes any more, so an unfinished last line counts.
+        """
+        with self.file.open("rb") as stream:
+            stream.seek(self._read)
+            data = stream.read()
+        if not ended:
+            data = data[: data.rfind(b"\n") + 1]
+        self._read += len(data)
+        return _plain(data).splitlines()
+
+    def excerpt(self, lines: int = _EXCERPT_LINES) -> str:
         """The last lines of this start."""
-        return last_lines(self.text(), _EXCERPT_LINES)
+        return last_lines(self.text(), lines)
+
+
+def _plain(data: bytes) -> str:
+    """Text without colours, in which progress bars are lines."""
+    text = data.decode(errors="replace")
+    return _COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def last_lines(text: str, count: int) -> str:
@@ -85,6 +105,7 @@ def death(
     stage: str,
     code: int,
     otherwise: FailureClass,
+    own_kill: bool = False,
 ) -> TrialFailure:
     """Why an engine ended that nobody had asked to.
 
@@ -94,11 +115,16 @@ def death(
         stage: The stage in which its end was noticed.
         code: Its exit status, negative for a signal.
         otherwise: The class of failure when nothing is known.
+        own_kill: Whether it may have been the engine itself that sent SIGKILL.
     """
     text = log.text()
     excerpt = last_lines(text, _EXCERPT_LINES)
     failure, message, suggestion = failure_of(what, code, excerpt)
-    _, ended, _ = failure_of(what, code, "")
+    silent, ended, _ = failure_of(what, code, "")
+    if own_kill and code == -signal.SIGKILL:
+        ended = f"{what} ended itself with SIGKILL"
+        if failure == silent:
+            failure, message = "tool", ended
     if known := first_symptom(symptoms, text):
         symptom, line = known
         failure, message, suggestion = symptom.failure, f"{ended}: {line}", symptom.suggestion

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -13,6 +14,8 @@ from pydantic import (
     Field,
     PositiveFloat,
 )
+
+from trainables.engines._health_check import HealthCheck
 
 _PRIVATE = tuple(
     map(
@@ -31,7 +34,7 @@ _PRIVATE = tuple(
 )
 
 
-def _private_host(value: str) -> str:
+def private_host(value: str) -> str:
     """``localhost`` or a private address, without brackets."""
     host = value.removeprefix("[").removesuffix("]")
     if host == "localhost":
@@ -57,7 +60,7 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, bool | int | float) else value
 
 
-def _variable_name(name: str) -> str:
+def variable_name(name: str) -> str:
     if not name or "=" in name or "\0" in name:
         raise ValueError(f"{name!r} cannot be the name of an environment variable")
     return name
@@ -69,14 +72,34 @@ def _no_nul(value: str) -> str:
     return value
 
 
-def _path(value: str) -> str:
+def url_path(value: str) -> str:
+    """``value`` when it is a path of a URL."""
     if not value.startswith("/") or any(c.isspace() for c in value):
         raise ValueError(f"{value!r} is no path of a URL; it begins with /, as in /v1/models")
     return value
 
 
+def absolute(text: str) -> str:
+    """A path made absolute where it is one: engines run in folders of their own."""
+    if "/" in text or text.startswith("~"):
+        return str(Path(text).expanduser().absolute())
+    return text
+
+
+def _command(command: list[str]) -> list[str]:
+    return [absolute(command[0]), *command[1:]]
+
+
+Words = list[Annotated[str, Field(min_length=1), AfterValidator(_no_nul)]]
+Command = Annotated[Words, Field(min_length=1), AfterValidator(_command)]
+"""A program and its arguments; a program with a slash is made absolute."""
+
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+UrlPath = Annotated[str, AfterValidator(url_path)]
+
 Variables = dict[
-    Annotated[str, AfterValidator(_variable_name)],
+    Annotated[str, AfterValidator(variable_name)],
     Annotated[str, BeforeValidator(_text), AfterValidator(_no_nul)],
 ]
 
@@ -92,6 +115,7 @@ class EngineOptions(BaseModel):
         port: TCP port; by default one that is free is leased for each start.
         health_check_endpoint: Path that answers 200 once the engine is up.
         startup_timeout: Seconds until the first answer to a real request.
+        health_check: Words in its log after which it is given up.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -99,7 +123,8 @@ class EngineOptions(BaseModel):
     type: str
     env_vars: Variables = {}
     served_model_name: Annotated[str, Field(min_length=1), AfterValidator(_no_nul)] | None = None
-    host: Annotated[str, AfterValidator(_private_host)] = "localhost"
+    host: Annotated[str, AfterValidator(private_host)] = "localhost"
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    health_check_endpoint: Annotated[str, AfterValidator(_path)] = "/v1/models"
+    health_check_endpoint: UrlPath = "/v1/models"
     startup_timeout: PositiveFloat = 600
+    health_check: HealthCheck = HealthCheck()

@@ -41,7 +41,7 @@ class Proof:
     """One proof under way, begun when it is made.
 
     The engine says that it is ready, where it says so; the sockets that listen on its port are
-    its own; its health path answers 200; it lists the served name; it answers a completion.
+    its own; its health path answers; it lists the served name; it answers a completion.
 
     Args:
         timeout: Seconds that one completion may take.
@@ -129,14 +129,14 @@ class Proof:
         response = self._request("GET", self._engine.health_path)
         if isinstance(response, str):
             return response
+        if response.status_code in self._engine.ready_statuses:
+            return None
         if response.status_code in (401, 403):
             raise Refused(
                 f"{self._engine.health_path} answers {_said(response)}",
                 "start the engine without an API key",
             )
-        if response.status_code != 200:
-            return f"{self._engine.health_path} answers {_said(response)}"
-        return None
+        return f"{self._engine.health_path} answers {_said(response)}"
 
     def _lists_model(self) -> str | None:
         path = self._engine.models_path
@@ -157,6 +157,9 @@ class Proof:
         return None
 
     def _completes(self) -> str | None:
+        path = self._engine.completions_path
+        if path is None:
+            return None
         self.waiting = "the first completion is not there yet"
         question = {
             "model": self._deployment.served_name,
@@ -164,7 +167,6 @@ class Proof:
             "max_tokens": 8,
             "temperature": 0,
         }
-        path = self._engine.completions_path
         response = self._request("POST", path, json=question, timeout=self._timeout)
         if isinstance(response, str):
             return response

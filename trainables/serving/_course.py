@@ -207,7 +207,7 @@ class Course:
     def _seed(self, what: str) -> int:
         """Each run on an engine has requests of its own, for the engine remembers those it has
         seen; the full runs of all candidates have the same."""
-        earlier = sum(run["full"] == (what == "benchmark") for run in self.runs)
+        earlier = sum(1 for run in self.runs if run["full"] == (what == "benchmark"))
         kind = 0 if what == "benchmark" else _PROBES
         return self.options.seed + kind + earlier + _REPEATS * self.trial.spec.repeat
 

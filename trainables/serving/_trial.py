@@ -157,7 +157,7 @@ class ServingTrial(TrialType):
                 trial.stages.append({"name": stage, "seconds": seconds, "resumed": False})
             course = self._course(trial, service, placed)
             answer = yield from service.watch(course.steps())
-        return self._result(course, answer, sum(service.seconds.values()))
+        return self._result(course, answer, service)
 
     def deliver(self, verified: Measurement, folder: Path) -> None:
         kept = ("concurrency", "request_rate")
@@ -238,16 +238,16 @@ class ServingTrial(TrialType):
             return None
         return winner.metrics.get(load.by)
 
-    def _result(self, course: Course, answer: Answer, startup: float) -> Result:
+    def _result(self, course: Course, answer: Answer, service: Service) -> Result:
         data: dict[str, Json] = {"runs": course.runs}
         if answer.stopped is not None:
             data["stopped"] = dict(answer.stopped)
-        notes = [f"{stage}: {said}" for stage, said in course.notes.items()]
+        notes = [*service.notes, *(f"{stage}: {said}" for stage, said in course.notes.items())]
         if answer.stopped is not None:
             notes.insert(0, f"given up ({answer.stopped['by']}): {answer.stopped['reason']}")
         if notes:
             data["note"] = "; ".join(notes)
-        metrics = {**answer.metrics, "startup_s": round(startup, 3)}
+        metrics = {**answer.metrics, "startup_s": round(sum(service.seconds.values()), 3)}
         environment = {"engine": self._engine.options.type, **self._engine.versions()}
         return Result(metrics, data, {}, {**environment, **course.environment})
 

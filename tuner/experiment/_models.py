@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -207,12 +208,19 @@ class Budget(Block):
     concurrent: Literal["auto"] | PositiveInt = "auto"
     retries: Retries = 1
 
-    def retries_of(self, failure: str) -> int:
-        """Repetitions allowed after this class of failure. ``input`` is never repeated, and
-        ``out_of_memory`` only when named: it would run out again."""
+    def retries_of(self, failure: Mapping[str, object]) -> int:
+        """Repetitions allowed after a failure: ``{class, retry?, ...}``.
+
+        Who raised it may know better than its class: ``retry`` is ``never`` or ``may``. Without
+        it ``input`` is never repeated, and ``out_of_memory`` only when named: it would run out
+        again.
+        """
+        kind, known = failure.get("class", "tool"), failure.get("retry")
+        if known == "never":
+            return 0
         if isinstance(self.retries, dict):
-            return next((n for name, n in self.retries.items() if name == failure), 0)
-        return 0 if failure in ("input", "out_of_memory") else self.retries
+            return next((n for name, n in self.retries.items() if name == kind), 0)
+        return 0 if kind in ("input", "out_of_memory") and known != "may" else self.retries
 
 
 class Cluster(Block):

@@ -17,6 +17,31 @@ from trainables.engines import Engine, Service, start_service
 from trainables.engines.testing import drive, trial_in
 
 STUBS = Path(__file__).parents[2] / "stubs"
+MINDIE_CONFIG = """{
+    "Version" : "1.0.0",
+    "备注" : "手工配置 ±",
+    "ServerConfig" : {
+        "ipAddress" : "127.0.0.1", "managementIpAddress" : "127.0.0.2",
+        "port" : 1025, "managementPort" : 1026, "metricsPort" : 1027,
+        "httpsEnabled" : false, "tlsCaPath" : "security/ca/"
+    },
+    "BackendConfig" : {
+        "npuDeviceIds" : [[0, 1]],
+        "ModelDeployConfig" : {
+            "maxSeqLen" : 2560,
+            "ModelConfig" : [
+                {"modelName" : "llama_65b", "modelWeightPath" : "/data/llama", "worldSize" : 2,
+                 "cpuMemSize" : 0, "npuMemSize" : -1}
+            ]
+        },
+        "ScheduleConfig" : {
+            "maxPrefillBatchSize" : 50, "prefillTimeMsPerReq" : 150, "decodeTimeMsPerReq" : 50,
+            "maxBatchSize" : 200, "maxPreemptCount" : 0, "supportSelectBatch" : false
+        }
+    },
+    "LogConfig" : {"dynamicLogLevel" : ""}
+}
+"""
 
 
 @pytest.fixture
@@ -66,3 +91,30 @@ def start(trial: TrialRun) -> Iterator[Callable[..., Service]]:
     yield begin
     for service in started:
         service.stop()
+
+
+@pytest.fixture
+def mindie_home(tmp_path: Path) -> Path:
+    """An installation of MindIE: the stub in ``bin`` and a config.json that somebody wrote."""
+    home = tmp_path / "mindie-service"
+    (home / "bin").mkdir(parents=True)
+    daemon = home / "bin" / "mindieservice_daemon"
+    stub = STUBS / "mindieservice_daemon.py"
+    daemon.write_text(f'#!/bin/sh\nPYTHONPATH={STUBS} exec {sys.executable} {stub} "$@"\n')
+    daemon.chmod(0o550)
+    config = home / "conf" / "config.json"
+    config.parent.mkdir()
+    config.write_text(MINDIE_CONFIG, encoding="utf-8")
+    config.chmod(0o640)
+    return home
+
+
+@pytest.fixture
+def mindie(mindie_home: Path) -> Callable[..., dict[str, Any]]:
+    """Make an ``engine`` block for that installation; keywords override its keys."""
+
+    def make(**keys: Any) -> dict[str, Any]:
+        variables = {"MIES_INSTALL_PATH": str(mindie_home), **keys.pop("env_vars", {})}
+        return {"type": "mindie", "startup_timeout": 30, "env_vars": variables, **keys}
+
+    return make

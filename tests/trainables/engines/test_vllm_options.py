@@ -11,16 +11,23 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from trainables.engines import Deployment, engine_type, engine_types, make_engine
+from trainables import StageError
+from trainables.engines import Deployment, Launch, engine_type, engine_types, make_engine
 
 DEPLOYED = Deployment(Path("/models/m"), "name", "localhost", 20001)
 SAID = ["--served-model-name", "name", "--host", "localhost", "--port", "20001"]
 
 
-def argv(*, options: dict[str, Any] | None = None, **keys: Any) -> list[str]:
+def launched(
+    *, options: dict[str, Any] | None = None, env: dict[str, Any] | None = None, **keys: Any
+) -> Launch:
     engine = make_engine({"type": "vllm-ascend", **keys})
-    deployed = Deployment(Path("/models/m"), "name", "localhost", 20001, options or {})
-    return list(engine.launch(deployed).argv)
+    where = (Path("/models/m"), "name", "localhost", 20001)
+    return engine.launch(Deployment(*where, options or {}, env or {}))
+
+
+def argv(**how: Any) -> list[str]:
+    return list(launched(**how).argv)
 
 
 def problems(**keys: Any) -> dict[str, str]:
@@ -40,6 +47,11 @@ def test_the_defaults_are_those_of_the_reference() -> None:
         "health_check_endpoint": "/v1/models",
         "startup_timeout": 600,
         "args": {},
+        "extra_args": [],
+        "health_check": {
+            "service_errors": {"fatal_patterns": {}, "retryable_patterns": {}},
+            "log_snippet_length": 200,
+        },
     }
 
 
@@ -67,6 +79,45 @@ def test_tuned_parameters_win_over_the_same_argument_in_another_spelling() -> No
     args = {"max_num_seqs": 8, "seed": 1}
     found = argv(args=args, options={"--max-num-seqs": 32, "enable-prefix-caching": False})
     assert found[len(argv()) :] == ["--seed", "1", "--max-num-seqs", "32"]
+
+
+def test_an_empty_tuned_argument_is_left_out() -> None:
+    args = {"quantization": "ascend", "seed": 1}
+    assert argv(args=args, options={"quantization": ""})[len(argv()) :] == ["--seed", "1"]
+
+
+def test_tuned_variables_reach_the_environment_and_the_arguments() -> None:
+    args = {
+        "max-num-seqs": "$MAX_NUM_SEQS",
+        "speculative-config": {"method": "mtp", "num_speculative_tokens": "${TOKENS}"},
+        "lora": "$LORA",
+    }
+    env = {"MAX_NUM_SEQS": 32, "TOKENS": 2, "LORA": "", "UNSET": None}
+    launch = launched(args=args, env=env, env_vars={"UNSET": "x", "KEPT": "$TOKENS"})
+    assert list(launch.argv[len(argv()) :]) == [
+        *("--max-num-seqs", "32"),
+        *("--speculative-config", '{"method":"mtp","num_speculative_tokens":2}'),
+    ]
+    assert {"MAX_NUM_SEQS": "32", "TOKENS": "2", "KEPT": "$TOKENS"}.items() <= launch.env.items()
+    assert launch.unset == ("LORA", "UNSET")
+    assert not {"LORA", "UNSET"} & launch.env.keys()
+
+
+def test_arguments_as_one_types_them_give_way_to_the_tuned_ones() -> None:
+    extra = ["--seed", "$SEED", "--max-num-seqs", "8", "--rope", "$ROPE"]
+    found = argv(
+        extra_args=extra, options={"max-num-seqs": 16}, env={"SEED": 7, "ROPE": float("nan")}
+    )
+    begin = argv().index("--served-model-name")
+    assert found[begin : begin + 4] == ["--seed", "7", "--max-num-seqs", "8"]
+    assert found[-2:] == ["--max-num-seqs", "16"]
+    assert "--rope" not in found
+
+
+def test_a_variable_without_value_inside_an_argument_is_told() -> None:
+    with pytest.raises(StageError, match=r"\$N has no value") as caught:
+        argv(args={"a": "x$N"}, env={"N": None})
+    assert caught.value.failure == "input"
 
 
 def test_the_two_forms_of_a_command() -> None:
@@ -159,6 +210,12 @@ def test_arguments_that_cannot_be_right(args: dict[str, Any], key: str, said: st
     assert said in found[key]
 
 
+def test_what_the_deployment_decides_is_no_extra_argument() -> None:
+    found = problems(port=8000, extra_args=["--port", "8000", "--seed", "1"])
+    assert list(found) == ["extra_args"]
+    assert "--port" in found["extra_args"]
+
+
 def test_repeating_what_is_so_anyway_is_fine() -> None:
     args = {"host": "localhost", "--port": 8000, "served-model-name": "n"}
     assert problems(port=8000, served_model_name="n", args=args) == {}
@@ -194,6 +251,7 @@ def test_what_changes_no_number_is_not_in_the_identity(keys: dict[str, Any]) -> 
     "keys",
     [
         {"args": {"max-logprobs": 5}},
+        {"extra_args": ["--max-logprobs", "5"]},
         {"args": {"quantization": "ascend"}},
         {"env_vars": {"VLLM_USE_V1": 0}},
         {"entrypoint": "other.server"},

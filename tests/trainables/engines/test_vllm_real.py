@@ -6,13 +6,14 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from cluster import port_owners
 from tests.tiny_qwen3 import write_tiny_qwen3
 from trainables import Progress, TrialFailure, TrialRun
-from trainables.engines import make_engine, start_service
+from trainables.engines import make_engine, split_arguments, start_service
 from trainables.engines.testing import check_engine, drive
 
 TOOL = Path(__file__).parents[3] / ".tools" / "vllm" / "bin"
@@ -76,6 +77,21 @@ def test_why_a_start_fails(
         drive(start_service(trial, make_engine(real(**args)), model=tiny_qwen3), within_s=300)
     assert caught.value.failure == failure
     assert said in str(caught.value)
+
+
+def test_tuned_variables_and_typed_arguments_reach_it(tiny_qwen3: Path, trial: TrialRun) -> None:
+    text = """--max-num-seqs $SEQS '--compilation-config {\\"mode\\": $MODE}' --seed $SEED"""
+    block = {**real(**{"max-model-len": "$LEN"}), "extra_args": split_arguments(text)}
+    env = {"LEN": 248, "SEQS": 3, "MODE": 0, "SEED": None}
+    service = drive(
+        start_service(trial, make_engine(block), model=tiny_qwen3, env=env), within_s=300
+    )
+    with service:
+        listed = httpx.get(f"{service.base_url}/v1/models", trust_env=False).json()
+        assert listed["data"][0]["max_model_len"] == 248
+        log = service.log.read_text()
+        assert "'max_num_seqs': 3" in log
+        assert "'seed'" not in log.split("non-default args:")[1].split("\n")[0]
 
 
 def test_vllm_without_its_core_is_noticed(tiny_qwen3: Path, trial: TrialRun) -> None:
