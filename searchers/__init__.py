@@ -1,5 +1,6 @@
 """Where to look next: pure ask/tell strategies, and the adapter that makes them Ray searchers."""
 
+from searchers._auto import Auto
 from searchers._binary_fallback import BinaryFallback
 from searchers._contract import (
     WAIT,
@@ -14,7 +15,8 @@ from searchers._contract import (
     Wait,
 )
 from searchers._experience import StandingHighWithExperience
-from searchers._parameters import Parameter
+from searchers._optuna import OptunaSearch
+from searchers._particle_swarm import ParticleSwarm
 from searchers._points import GridSearch, PointStrategy, RandomSearch
 from searchers._registry import (
     make_strategy,
@@ -22,19 +24,22 @@ from searchers._registry import (
     strategy_options,
     strategy_types,
 )
-from searchers._space import Space
+from searchers._space import Parameter, Space
 from searchers._standing_high import StandingHigh
 
 __all__ = [
     "WAIT",
+    "Auto",
     "BinaryFallback",
     "Bound",
     "Done",
     "Goal",
     "GridSearch",
     "Json",
+    "OptunaSearch",
     "Outcome",
     "Parameter",
+    "ParticleSwarm",
     "PointStrategy",
     "Proposal",
     "RandomSearch",

@@ -12,27 +12,18 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from itertools import pairwise
+from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from searchers._contract import Json
 
 Values: TypeAlias = Mapping[str, Json]
 Scalar: TypeAlias = str | bool | int | float | None
 
-_DIGITS = 10
-"""Significant digits of a continuous value: far more than any measurement resolves, and few enough
-that encoding and decoding one restores it exactly."""
 
-_NARROWEST = 1e-6
-"""The smallest width of a continuous range, relative to its larger end."""
-
-_WIDEST = 2**40
-"""Whole numbers up to here are told apart by a coordinate, on a logarithmic axis too."""
-
-
-class _Parameter(BaseModel):
+class BaseParameter(BaseModel):
     """Base of all parameters. ``given`` holds the values of the parameters declared before."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -41,6 +32,26 @@ class _Parameter(BaseModel):
     def searched(self) -> bool:
         """Whether this parameter is a coordinate of the unit cube."""
         return self.size() != 1
+
+    @property
+    def numeric(self) -> bool:
+        """Whether all values are numbers."""
+        return False
+
+    @property
+    def ordered(self) -> bool:
+        """Whether values that are neighbours on the axis are similar ones."""
+        return self.numeric
+
+    @property
+    def log_scaled(self) -> bool:
+        """Whether equal steps along the axis are equal factors, not equal differences."""
+        return False
+
+    @property
+    def span(self) -> float:
+        """The length of the axis in the unit of the parameter; 1 where it has none."""
+        return 1.0
 
     @abstractmethod
     def size(self) -> int | None:
@@ -66,7 +77,7 @@ class _Parameter(BaseModel):
         """
 
 
-class _Finite(_Parameter):
+class FiniteParameter(BaseParameter):
     """A parameter with values numbered from 0."""
 
     @abstractmethod
@@ -79,7 +90,7 @@ class _Finite(_Parameter):
     def index(self, value: Json) -> int: ...
 
     def decode(self, unit: float, given: Values) -> Json:
-        return self.at(_bin(unit, self.size()))
+        return self.at(bin_of(unit, self.size()))
 
     def encode(self, value: Json, given: Values) -> float:
         return (self.index(value) + 0.5) / self.size()
@@ -91,11 +102,15 @@ class _Finite(_Parameter):
         return [self.at(index) for index in range(self.size())]
 
 
-class ConstantParameter(_Finite):
+class ConstantParameter(FiniteParameter):
     """``{type: constant, value: 128}``: the same in every trial."""
 
     type: Literal["constant"]
     value: Scalar
+
+    @property
+    def numeric(self) -> bool:
+        return is_number(self.value)
 
     def size(self) -> int:
         return 1
@@ -104,12 +119,12 @@ class ConstantParameter(_Finite):
         return self.value
 
     def index(self, value: Json) -> int:
-        if _spelled(value) != _spelled(self.value):
-            raise ValueError(f"must be {_spelled(self.value)}, not {_spelled(value)}")
+        if spelled(value) != spelled(self.value):
+            raise ValueError(f"must be {spelled(self.value)}, not {spelled(value)}")
         return 0
 
 
-class BoolParameter(_Finite):
+class BoolParameter(FiniteParameter):
     """``{type: bool}``."""
 
     type: Literal["bool"]
@@ -122,11 +137,11 @@ class BoolParameter(_Finite):
 
     def index(self, value: Json) -> int:
         if not isinstance(value, bool):
-            raise ValueError(f"must be true or false, not {_spelled(value)}")
+            raise ValueError(f"must be true or false, not {spelled(value)}")
         return int(value)
 
 
-class EnumParameter(_Finite):
+class EnumParameter(FiniteParameter):
     """``{type: enum, values: [none, awq, 8]}``: strings, numbers, booleans or null, all distinct.
 
     ``1``, ``1.0`` and ``true`` are three different values.
@@ -138,11 +153,23 @@ class EnumParameter(_Finite):
     @field_validator("values")
     @classmethod
     def _distinct(cls, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-        spelled = [_spelled(value) for value in values]
-        twice = sorted({text for text in spelled if spelled.count(text) > 1})
+        texts = [spelled(value) for value in values]
+        twice = sorted({text for text in texts if texts.count(text) > 1})
         if twice:
             raise ValueError(f"every value may stand only once; repeated: {', '.join(twice)}")
         return values
+
+    @property
+    def numeric(self) -> bool:
+        return all(is_number(value) for value in self.values)
+
+    @property
+    def ordered(self) -> bool:
+        return self.numeric and _monotone(self.values)
+
+    @property
+    def log_scaled(self) -> bool:
+        return self.ordered and _geometric(self.values)
 
     def size(self) -> int:
         return len(self.values)
@@ -151,186 +178,34 @@ class EnumParameter(_Finite):
         return self.values[index]
 
     def index(self, value: Json) -> int:
-        spelled = [_spelled(known) for known in self.values]
-        if _spelled(value) not in spelled:
-            raise ValueError(f"must be one of {', '.join(spelled)}, not {_spelled(value)}")
-        return spelled.index(_spelled(value))
+        texts = [spelled(known) for known in self.values]
+        if spelled(value) not in texts:
+            raise ValueError(f"must be one of {', '.join(texts)}, not {spelled(value)}")
+        return texts.index(spelled(value))
 
 
-class IntParameter(_Finite):
-    """``{type: int, low: 1, high: 64, step: 1, log: false}``, both ends included."""
-
-    type: Literal["int"]
-    low: int = Field(ge=-_WIDEST, le=_WIDEST)
-    high: int = Field(ge=-_WIDEST, le=_WIDEST)
-    step: int = Field(1, ge=1)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _consistent(self) -> IntParameter:
-        _check_range(self.low, self.high, log=self.log, stepped=self.step != 1)
-        over = (self.high - self.low) % self.step
-        if over:
-            raise ValueError(
-                f"high {self.high} is not low plus a multiple of step {self.step}; "
-                f"use {self.high - over} or {self.high - over + self.step}"
-            )
-        return self
-
-    def size(self) -> int:
-        return (self.high - self.low) // self.step + 1
-
-    def at(self, index: int) -> Json:
-        return self.low + index * self.step
-
-    def index(self, value: Json) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"must be a whole number, not {_spelled(value)}")
-        if not self.low <= value <= self.high:
-            raise ValueError(f"must lie in {self.low}..{self.high}, not {value}")
-        index, over = divmod(value - self.low, self.step)
-        if over:
-            raise ValueError(f"must be {self.low} plus a multiple of {self.step}, not {value}")
-        return index
-
-    def decode(self, unit: float, given: Values) -> Json:
-        if not self.log:
-            return super().decode(unit, given)
-        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
-        return min(max(round(math.exp(bottom + unit * (top - bottom))), self.low), self.high)
-
-    def encode(self, value: Json, given: Values) -> float:
-        index = self.index(value)
-        if not self.log:
-            return (index + 0.5) / self.size()
-        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
-        return (math.log(value) - bottom) / (top - bottom)
-
-
-class FloatParameter(_Parameter):
-    """``{type: float, low: 0.5, high: 0.95, step: 0.05, log: false}``; no step: continuous."""
-
-    type: Literal["float"]
-    low: float
-    high: float
-    step: float | None = Field(None, gt=0)
-    log: bool = False
-
-    @field_validator("low", "high")
-    @classmethod
-    def _unsigned_zero(cls, end: float) -> float:
-        return end + 0.0
-
-    @model_validator(mode="after")
-    def _consistent(self) -> FloatParameter:
-        _check_range(self.low, self.high, log=self.log, stepped=self.step is not None)
-        if self.step is None:
-            if 0 < self.high - self.low < max(abs(self.low), abs(self.high)) * _NARROWEST:
-                raise ValueError(f"{self.low}..{self.high} is too narrow; use an enum of values")
-            return self
-        if self.step < 10.0**-self._decimals:
-            raise ValueError(f"step {self.step} is too small beside {self.low} and {self.high}")
-        steps = (self.high - self.low) / self.step
-        if abs(steps - round(steps)) > 1e-6:
-            under, over = (self.low + math.floor(steps + k) * self.step for k in (0, 1))
-            raise ValueError(
-                f"high {self.high} is not low plus a multiple of step {self.step}; "
-                f"use {under:.{_DIGITS}g} or {over:.{_DIGITS}g}"
-            )
-        return self
-
-    @property
-    def _decimals(self) -> int:
-        largest = max(abs(self.low), abs(self.high))
-        return _DIGITS - 1 - math.floor(math.log10(largest)) if largest else _DIGITS
-
-    def _shorten(self, value: float) -> float:
-        return float(f"{value:.{_DIGITS - 1}e}") if self.log else round(value, self._decimals)
-
-    def _round(self, value: float) -> float:
-        """The canonical neighbour of ``value``: an end of the range, or a short number."""
-        short = self._shorten(value)
-        ends = (end for end in (self.low, self.high) if self._shorten(end) == short)
-        return next(ends, short) + 0.0  # turns -0.0 into 0.0
-
-    def size(self) -> int | None:
-        if self.low == self.high:
-            return 1
-        return None if self.step is None else round((self.high - self.low) / self.step) + 1
-
-    def _at(self, index: int, size: int) -> float:
-        assert self.step is not None or size == 1
-        last = index == size - 1
-        return self.high if last else self._round(self.low + index * (self.step or 0.0))
-
-    def decode(self, unit: float, given: Values) -> Json:
-        size = self.size()
-        if size is not None:
-            return self._at(_bin(unit, size), size)
-        if unit in (0.0, 1.0):
-            return self.high if unit else self.low
-        if self.log:
-            bottom, top = math.log(self.low), math.log(self.high)
-            return self._round(math.exp(bottom + unit * (top - bottom)))
-        return self._round(self.low + unit * (self.high - self.low))
-
-    def encode(self, value: Json, given: Values) -> float:
-        legal: float = self.canonical(value, given)
-        size = self.size()
-        if size == 1:
-            return 0.5
-        if size is not None and self.step is not None:
-            return (round((legal - self.low) / self.step) + 0.5) / size
-        if self.log:
-            bottom, top = math.log(self.low), math.log(self.high)
-            return (math.log(legal) - bottom) / (top - bottom)
-        return (legal - self.low) / (self.high - self.low)
-
-    def canonical(self, value: Json, given: Values) -> Json:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"must be a number, not {_spelled(value)}")
-        if not self.low <= value <= self.high:
-            raise ValueError(f"must lie in {self.low}..{self.high}, not {value}")
-        size = self.size()
-        if size is None or size == 1 or self.step is None:
-            return self._round(float(value))
-        stepped = self._at(round((value - self.low) / self.step), size)
-        if abs(stepped - value) > self.step * 1e-6:
-            raise ValueError(f"must be {self.low} plus a multiple of {self.step}, not {value}")
-        return stepped
-
-    def grid(self, points: int | None, given: Values) -> Sequence[Json]:
-        size = self.size()
-        if size is not None:
-            return [self._at(index, size) for index in range(size)]
-        if points is None:
-            raise ValueError("is continuous: give it a step, or the grid a number of points")
-        if points == 1:
-            return [self.decode(0.5, given)]
-        values = (self.decode(index / (points - 1), given) for index in range(points))
-        return list(dict.fromkeys(values))
-
-
-Parameter: TypeAlias = Annotated[
-    IntParameter | FloatParameter | BoolParameter | EnumParameter | ConstantParameter,
-    Field(discriminator="type"),
-]
-"""One parameter as the experiment file writes it, told apart by ``type``."""
-
-
-def _bin(unit: float, count: int) -> int:
+def bin_of(unit: float, count: int) -> int:
     return min(int(unit * count), count - 1)
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
     """The JSON spelling of a value, which tells 1, 1.0 and true apart."""
     return json.dumps(value, ensure_ascii=False, default=repr)
 
 
-def _check_range(low: float, high: float, *, log: bool, stepped: bool) -> None:
-    if low > high:
-        raise ValueError(f"low {low} is greater than high {high}")
-    if log and low <= 0:
-        raise ValueError(f"a logarithmic range must start above 0, not at {low}")
-    if log and stepped:
-        raise ValueError("log and step exclude each other")
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _monotone(values: Sequence[Any]) -> bool:
+    return list(values) in (sorted(values), sorted(values, reverse=True))
+
+
+def _geometric(values: Sequence[Any]) -> bool:
+    """Whether the factors between neighbours are more alike than the differences."""
+    pairs = list(pairwise(values))
+    if len(pairs) < 2 or any(a * b <= 0 for a, b in pairs):
+        return False
+    factors = [abs(math.log(b / a)) for a, b in pairs]
+    steps = [abs(b - a) for a, b in pairs]
+    return bool(min(factors) / max(factors) > min(steps) / max(steps))

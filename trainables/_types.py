@@ -114,6 +114,10 @@ class TrialType(ABC):
         """The metrics a candidate will have; None when that is only known afterwards."""
         return None
 
+    def headlines(self) -> tuple[str, ...] | None:
+        """The metrics a person wants to see side by side; None: all there are."""
+        return None
+
     def stage_names(self, kind: str) -> tuple[str, ...]:
         """The stages such a trial goes through, for the dry run."""
         return ()

@@ -42,6 +42,7 @@ class RunResult:
         objective: The winner's value of what is maximised or minimised; None for pure demands.
         lines: Baseline, unchanged start, winner and verification side by side.
         notes: What the user should know beside the verdict, such as deviations in the data.
+        headlines: The metrics to show; None: all.
     """
 
     name: str
@@ -55,6 +56,7 @@ class RunResult:
     delivered: str | None
     signal: int | None = None
     notes: tuple[str, ...] = field(default=())
+    headlines: tuple[str, ...] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -116,13 +118,14 @@ def summarize(
         delivered=str(experiment.storage / "best") if delivers else None,
         signal=signal,
         notes=_notes(experiment.objective, verified, campaign),
+        headlines=_headlines(experiment),
     )
 
 
 def print_result(result: RunResult, console: Console) -> None:
     """The comparison table, the winner's parameters, and the last line."""
     if result.lines:
-        console.print(_table(result.lines))
+        console.print(_table(result.lines, result.headlines))
     if result.best is not None:
         for name, value in result.best.items():
             shown = value if isinstance(value, list) else [value]
@@ -206,10 +209,22 @@ def _objective(
     return winner.get(objective.ranking[0])
 
 
-def _table(lines: Iterable[Line]) -> Table:
+def _headlines(experiment: Experiment) -> tuple[str, ...] | None:
+    """What the objective names, then what the trial type wants shown."""
+    headlines, objective = experiment.trial.headlines(), experiment.objective
+    if headlines is None:
+        return None
+    named = [name for name, _ in objective.goal().objectives]
+    named += [limit.metric for limit in objective.limits]
+    return tuple(dict.fromkeys([*named, *headlines]))
+
+
+def _table(lines: Iterable[Line], headlines: Sequence[str] | None = None) -> Table:
     """Metrics down, measurements across: names of metrics are long, measurements are few."""
     rows = list(lines)
     names = dict.fromkeys(name for line in rows for name in line.metrics if "_se" not in name)
+    if headlines is not None:
+        names = dict.fromkeys(name for name in headlines if name in names)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for line in rows:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searchers import Done, Outcome, Proposal, Space, Strategy, make_strategy
+from searchers import Done, Goal, Outcome, PointStrategy, Proposal, Space, Strategy, make_strategy
 from searchers.testing import Weather, check_strategy, travel
 
 FINITE = Space.model_validate(
@@ -153,3 +153,23 @@ def test_the_number_of_trials_is_known_beforehand() -> None:
     strategy = random_search(SMALL, 50)()
     assert (strategy.most(), strategy.remaining()) == (8, 8)
     assert grid_search(CONTINUOUS, 4)().most() == 4
+
+
+def test_the_front_has_every_satisfying_point_that_nothing_beats() -> None:
+    strategy = grid_search(SMALL)()
+    strategy.goal = Goal(maximize=("speed",), minimize=("latency",))
+    while isinstance(step := strategy.ask(), Proposal):
+        batch, late = step.parameters["batch"], step.parameters["mode"] == "priority"
+        metrics = {"speed": min(batch, 3.0), "latency": batch + 10.0 * late}
+        strategy.tell(step, Outcome("measured", metrics, satisfied=batch > 1, objective=batch))
+    assert isinstance(strategy, PointStrategy)
+    found = [proposal.parameters for proposal in strategy.front()]
+    assert found == [{"batch": batch, "mode": "fcfs", "tp": 8} for batch in (2, 3)]
+
+
+def test_the_front_of_a_single_objective_is_the_best_and_its_equals() -> None:
+    strategy = grid_search(SMALL)()
+    while isinstance(step := strategy.ask(), Proposal):
+        strategy.tell(step, Outcome("measured", objective=min(step.parameters["batch"], 3)))
+    assert isinstance(strategy, PointStrategy)
+    assert [proposal.parameters["batch"] for proposal in strategy.front()] == [3, 3, 4, 4]

@@ -222,7 +222,7 @@ def test_a_point_outside_the_cube_is_refused(vector: list[float]) -> None:
 @pytest.mark.parametrize(
     ("parameter", "said"),
     [
-        ({"type": "integer"}, "'int', 'float', 'bool', 'enum', 'constant'"),
+        ({"type": "integer"}, "'int', 'range', 'float', 'bool', 'enum', 'constant'"),
         ({"low": 1, "high": 2}, "type"),
         ({"type": "int", "low": 2, "high": 1}, "low 2 is greater than high 1"),
         ({"type": "int", "low": 1, "high": 64, "step": 8}, "use 57 or 65"),

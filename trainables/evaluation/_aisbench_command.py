@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from trainables._aisbench import DATASETS, SUMMARIZERS, model_source, private_folder
 from trainables._program import StageError
 from trainables._trial import Json
 from trainables.evaluation._aisbench_options import AisbenchOptions
 
-_POSTPROCESSORS = "ais_bench.benchmark.utils.postprocess.model_postprocessors"
-_SHARED = ("datasets", "dataset_collections", "summarizers")
+_SHARED = (*DATASETS, *SUMMARIZERS)
 """Folders of the user's configurations that AISBench is to find next to ours."""
 
 
@@ -140,15 +140,8 @@ def _model(options: AisbenchOptions, name: str, served: Mapping[str, Json]) -> d
 
 
 def model_file(call: Call) -> str:
-    """Python source of the model's configuration. Values are JSON, so their repr is a literal."""
-    lines = [f"from ais_bench.benchmark.models import {call.client}"]
-    if call.pred_postprocessor:
-        lines.append(f"from {_POSTPROCESSORS} import {call.pred_postprocessor}")
-    lines += ["", "models = [", "    dict(", f"        type={call.client},"]
-    lines += [f"        {key}={value!r}," for key, value in call.model.items()]
-    if call.pred_postprocessor:
-        lines.append(f"        pred_postprocessor=dict(type={call.pred_postprocessor}),")
-    return "\n".join([*lines, "    )", "]", ""])
+    """Python source of the model's configuration."""
+    return model_source(call.client, call.model, call.pred_postprocessor)
 
 
 @contextmanager
@@ -164,7 +157,7 @@ def configured(call: Call) -> Iterator[list[str]]:
     config_dir = Path(call.config_dir) if call.config_dir else None
     target = Path(call.model_folder)
     if not call.model_folder:
-        config_dir = _private_folder(call)
+        config_dir = private_folder(Path(call.folder) / "config", call.config_dir, _SHARED)
         target = config_dir / "models" / call.subdir
     target.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = target / f"{call.model_name}.py"
@@ -190,17 +183,6 @@ def _lock(descriptor: int, file: Path) -> None:
             f"{file} is in use by another trial",
             "leave settings.model_meta.name_suffix out, so that every trial has a file of its own",
         ) from error
-
-
-def _private_folder(call: Call) -> Path:
-    """A folder of configurations that adds ours to the user's."""
-    private = Path(call.folder) / "config"
-    private.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name in _SHARED if call.config_dir else ():
-        theirs, link = Path(call.config_dir) / name, private / name
-        if theirs.is_dir() and not link.is_symlink():
-            link.symlink_to(theirs, target_is_directory=True)
-    return private
 
 
 def _command_line(call: Call, config_dir: Path | None) -> list[str]:

@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
 )
 
+from trainables._tool import absolute_program
 from trainables._trial import Json
 from trainables.engines import engine_type
 from trainables.evaluation._prechecks import precheck_type
@@ -48,14 +49,6 @@ class _Block(BaseModel):
 def _absolute(path: str) -> str:
     """Nodes and later sessions have other working folders. Empty means: not given."""
     return str(Path(path).expanduser().absolute()) if path else ""
-
-
-def _program(command: list[str]) -> list[str]:
-    """The tool runs in a folder of its own, so a relative program would not be found."""
-    program = command[0]
-    if "/" in program or program.startswith("~"):
-        program = _absolute(program)
-    return [program, *command[1:]]
 
 
 def _foreign_arguments(arguments: list[str]) -> list[str]:
@@ -213,7 +206,9 @@ class AisbenchOptions(_Block):
         Field(min_length=1),
     ]
     command: Annotated[
-        list[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_program)
+        list[Annotated[str, Field(min_length=1)]],
+        Field(min_length=1),
+        AfterValidator(absolute_program),
     ] = ["ais_bench"]
     settings: AisbenchSettings = AisbenchSettings()
 

@@ -17,36 +17,12 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from trainables._program import FailureClass, StageError
+from trainables._aisbench import failure, output_folder, telling_line
+from trainables._program import StageError
 from trainables._trial import Json
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>])")
-_FOLDER = re.compile(r"Current exp folder:[ \t]*(\S[^\r\n]*)")
-_TELLING = re.compile(r"^(?:[\w.]*(?:Error|Exception)\b|.*\[ERROR\])")
-_HELP = re.compile(r"\s*\| Visit \S+ for further help\.?")
 _UNANSWERED = re.compile(r"Total (\d+) data are not in the predictions")
 _NOTHING = "-"
-_REASON_CHARS = 600
-
-_CLASSES: tuple[tuple[FailureClass, str], ...] = (
-    ("out_of_memory", r"out of memory|MemoryError|Cannot allocate memory"),
-    (
-        "network",
-        r"Cannot connect to host|Connect call failed|Connection (?:refused|reset|aborted)"
-        r"|Server ?Disconnected|ClientOSError|ClientPayloadError|Internal Server Error"
-        r"|Bad Gateway|Service Unavailable|Gateway Time-?out|Too Many Requests",
-    ),
-    ("timeout", r"Timeout|timed out"),
-    (
-        "input",
-        r"UTILS-|TMAN-|ConfigError|(?:is|does) not exist|No such file|Module\w*Error|ImportError"
-        r"|Bad Request|Not Found|Unprocessable|Unauthorized|Forbidden|unexpected keyword argument",
-    ),
-)
-_SUGGESTIONS: Mapping[FailureClass, str] = {
-    "network": "see the engine's log; AISBench could not get answers from it",
-    "input": "see the dataset's configuration; AISBench needs its data prepared beforehand",
-}
 
 
 @dataclass(frozen=True)
@@ -84,32 +60,6 @@ class DatasetNumbers:
         return {"values": _texts(self.values), "items": self.items, "results": parts}
 
 
-def plain(text: str) -> str:
-    """Terminal output without colours and cursor movements."""
-    return _ESCAPES.sub("", text).replace("\r", "\n")
-
-
-def failure_class(reason: str) -> FailureClass:
-    """What sort of failure AISBench's own words are about; ``tool`` when they do not say."""
-    for failure, pattern in _CLASSES:
-        if re.search(pattern, reason, re.IGNORECASE):
-            return failure
-    return "tool"
-
-
-def failure(what: str, reason: str, *, otherwise: str = "see AISBench's log") -> StageError:
-    """The failure that AISBench's ``reason`` stands for; ``what`` happened because of it."""
-    kind = failure_class(reason)
-    said = f"{what}: {reason[:_REASON_CHARS]}" if reason else what
-    return StageError(kind, said, _SUGGESTIONS.get(kind, otherwise))
-
-
-def telling_line(text: str) -> str:
-    """The last line of an output that names an error; ``""`` when none does."""
-    lines = [_HELP.sub("", line).strip() for line in plain(text).splitlines()]
-    return next((line for line in reversed(lines) if _TELLING.match(line)), "")
-
-
 def read_numbers(output: str, abbr: str, keys: Sequence[str]) -> DatasetNumbers:
     """The numbers of a run that ended by itself.
 
@@ -121,10 +71,7 @@ def read_numbers(output: str, abbr: str, keys: Sequence[str]) -> DatasetNumbers:
     Raises:
         StageError: There are none, or not all of them are about the model's own answers.
     """
-    found = _FOLDER.findall(plain(output))
-    if not found:
-        raise failure("ais_bench does not say where its results are", telling_line(output))
-    folder = Path(found[-1].strip())
+    folder = output_folder(output)
     _require_answers(folder, abbr)
     rows = _summary(folder, output)
     for dataset, value in rows.items():

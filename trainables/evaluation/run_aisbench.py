@@ -11,31 +11,21 @@ the model's own answers ends the program as a failure.
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pydantic import ValidationError
 
+from trainables._aisbench import OFFLINE, failure, plain, telling_line, unmatched
 from trainables._failures import failure_of
 from trainables._program import StageError, run_program
+from trainables._tool import run_tool, tool_environment
 from trainables.evaluation._aisbench_command import Call, configured
-from trainables.evaluation._aisbench_results import (
-    failure,
-    plain,
-    read_numbers,
-    telling_line,
-)
+from trainables.evaluation._aisbench_results import read_numbers
 
-_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
-_OUR_CHECKOUT = str(Path(__file__).resolve().parents[2])
-_END_S = 5.0
 _LAST_LINES = 20
 
 
@@ -65,69 +55,27 @@ def run_aisbench(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(argv: Sequence[str], call: Call) -> tuple[int | None, str]:
-    """Exit status, None when it took too long, and all that was printed.
-
-    Its output goes to files: a pipe that nobody reads would stop it, and a child that survives it
-    would keep the pipe open.
-    """
+    """Exit status, None when it took too long, and all that was printed."""
     log = Path(call.log)
     log.parent.mkdir(parents=True, exist_ok=True)
     parts = {name: log.with_name(f"{log.name}.{name.lower()}") for name in ("STDOUT", "STDERR")}
     try:
         with parts["STDOUT"].open("wb") as out, parts["STDERR"].open("wb") as err:
-            process = subprocess.Popen(
+            code = run_tool(
                 argv,
                 cwd=call.folder,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
+                env=tool_environment(OFFLINE),
+                timeout=call.timeout,
+                suggestion="name AISBench's program in evaluation.command",
                 stdout=out,
                 stderr=err,
             )
-        code = _wait(process, call.timeout)
-    except OSError as error:
-        said = f"{argv[0]} cannot be started: {error.strerror}"
-        raise StageError("input", said, "name AISBench's program in evaluation.command") from error
     finally:
         texts = {name: _text(file) for name, file in parts.items()}
         _write_log(log, argv, texts)
         for file in parts.values():
             file.unlink(missing_ok=True)
     return code, "\n".join(texts.values())
-
-
-def _environment() -> dict[str, str]:
-    """This program's own, without our packages, which are not for AISBench's interpreter.
-
-    Models and datasets lie on disk; without a network, libraries would try for minutes.
-    """
-    environment = dict(os.environ)
-    if environment.get("PYTHONPATH") == _OUR_CHECKOUT:
-        del environment["PYTHONPATH"]
-    for name in _OFFLINE:
-        environment.setdefault(name, "1")
-    return environment
-
-
-def _wait(process: subprocess.Popen[bytes], timeout: float) -> int | None:
-    try:
-        return process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        _end(process)
-        return None
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it and what it started; what escapes this ends with this program's own tree."""
-    with suppress(psutil.NoSuchProcess):
-        tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        for each in tree:
-            with suppress(psutil.NoSuchProcess):
-                each.terminate()
-        _, alive = psutil.wait_procs(tree, timeout=_END_S)
-        for each in alive:
-            with suppress(psutil.NoSuchProcess):
-                each.kill()
-    process.wait()
 
 
 def _write_log(log: Path, argv: Sequence[str], texts: Mapping[str, str]) -> None:
@@ -140,8 +88,7 @@ def _write_log(log: Path, argv: Sequence[str], texts: Mapping[str, str]) -> None
 
 def _ended_badly(call: Call, code: int, output: str) -> StageError:
     lines = [line.strip() for line in plain(output).splitlines()]
-    unmatched = any(line.strip("| ") == call.config_name.split("/")[0] for line in lines)
-    if "UTILS-MATCH-" in output and unmatched:
+    if unmatched(output, call.config_name):
         return StageError(
             "input",
             f"AISBench has none, or several, of the dataset configuration {call.config_name!r}",

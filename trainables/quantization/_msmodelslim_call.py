@@ -35,7 +35,7 @@ def run_msmodelslim(
     Raises:
         StageError: It cannot be started, or ended with an error.
     """
-    argv = [*options.command, *arguments]
+    argv = [*options.program(), *arguments]
     what = f"msmodelslim {arguments[0]}"
     print("running:", *argv, flush=True)
     try:

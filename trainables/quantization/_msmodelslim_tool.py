@@ -35,6 +35,13 @@ print(json.dumps({"versions": versions, "root": folders[0] if folders else None,
                   "adapters": {point.name: point.value for point in adapters}}))
 """
 _INTERPRETER = re.compile(r"python[0-9.]*")
+_LAUNCH = Path(__file__).with_name("_msmodelslim_launch.py")
+_CONSOLE_SCRIPT = re.compile(
+    r"import (?:re|sys)|from msmodelslim\.cli\.__main__ import main|if __name__ == .__main__.:"
+    r"|(?:el)?if sys\.argv\[0\]\.endswith\(.*\):|sys\.argv\[0\] = .*|sys\.exit\(main\(\)\)"
+)
+"""A line of what pip or uv installs as the command."""
+_SCRIPT_BYTES = 4096
 _PEDIGREE = re.compile(r"def get_model_pedigree\b.*?return\s+['\"]([^'\"]+)['\"]", re.DOTALL)
 
 
@@ -42,7 +49,9 @@ class MsModelSlimOptions(BaseModel):
     """How msModelSlim is called.
 
     Attributes:
-        command: Program and first arguments, such as ``[/opt/msmodelslim/bin/msmodelslim]``.
+        command: Program and first arguments, such as ``[/opt/msmodelslim/bin/msmodelslim]``. The
+            script that pip installs is called by way of ``_msmodelslim_launch.py``; what else is
+            given here (also ``[python, msmodelslim]``) is run just as it stands.
         model_type: The model by msModelSlim's name for it, such as ``Qwen3-32B``; it decides
             which adapter loads the model. ``default`` suits most decoders.
         env: Added to the environment of the command.
@@ -68,6 +77,15 @@ class MsModelSlimOptions(BaseModel):
         if threads is not None:
             environment["OMP_NUM_THREADS"] = str(threads)
         return environment | self.env
+
+    def program(self) -> list[str]:
+        """What to run for the command: ``_msmodelslim_launch.py`` in its interpreter, which takes
+        less time, if the command is msModelSlim's console script and nothing else."""
+        script = shutil.which(self.command[0], path=self.environment().get("PATH"))
+        if len(self.command) > 1 or script is None or not _is_console_script(Path(script)):
+            return self.command
+        interpreter = _interpreter(Path(script))
+        return self.command if interpreter is None else [*interpreter, str(_LAUNCH)]
 
 
 @dataclass(frozen=True)
@@ -139,6 +157,15 @@ def _interpreter(program: Path) -> list[str] | None:
     words = first[2:].decode(errors="replace").split() if first.startswith(b"#!") else []
     python = any(_INTERPRETER.fullmatch(Path(word).name) for word in words[:2])
     return words if python else None
+
+
+def _is_console_script(program: Path) -> bool:
+    """Whether ``program`` does nothing but call msModelSlim: a user's own may do more."""
+    if program.stat().st_size > _SCRIPT_BYTES:
+        return False
+    lines = program.read_text(encoding="utf-8", errors="replace").splitlines()
+    code = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return "sys.exit(main())" in code and all(map(_CONSOLE_SCRIPT.fullmatch, code))
 
 
 def known_dataset(command: Sequence[str], name: str) -> Path | None:

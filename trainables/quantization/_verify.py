@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 
 from trainables.models import ModelError, read_header, weight_files
@@ -17,6 +17,7 @@ from trainables.quantization._scheme import LinearScheme
 
 _EXPERT = re.compile(r"(.+)\.\d+\.[^.]+")
 FLOATS = frozenset({"F32", "F16", "BF16"})
+_NUMPY_TYPES = frozenset({"F64", "F32", "F16", "I64", "U8"})
 
 
 def verify_artifact(
@@ -147,11 +148,9 @@ def _config_faults(folder: Path, quantized: Quantized) -> list[str]:
 
 def _bias_faults(folder: Path, added: set[str]) -> Iterator[str]:
     """Biases the float checkpoint has not, and engines therefore would not load."""
-    for file in weight_files(folder):
-        with safe_open(folder / file, framework="pt") as tensors:
-            for name in added.intersection(tensors.keys()):
-                if name.endswith(".bias") and bool(tensors.get_tensor(name).any()):
-                    yield f"{name} is not 0, but the model has no such bias for engines to load"
+    for name, bias in _tensors(folder, lambda name: name in added and name.endswith(".bias")):
+        if bool(bias.any()):
+            yield f"{name} is not 0, but the model has no such bias for engines to load"
 
 
 def listed(name: str, entries: Iterable[str]) -> bool:
@@ -165,12 +164,19 @@ def listed(name: str, entries: Iterable[str]) -> bool:
 
 def scale_faults(folder: Path) -> Iterator[str]:
     """Scales that no engine could compute with."""
+    for name, scale in _tensors(folder, lambda name: name.endswith("_scale")):
+        exponents = str(scale.dtype).endswith("uint8")  # of powers of two
+        if not exponents and not bool(((scale > 0) & (scale < math.inf)).all()):
+            yield f"{name} is not positive and finite everywhere"
+
+
+def _tensors(folder: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
+    """Wanted tensors by name, as arrays of NumPy where it has their types: importing torch takes
+    longer than reading them."""
     for file in weight_files(folder):
-        with safe_open(folder / file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118
-                if name.endswith("_scale"):
-                    scale = tensors.get_tensor(name)
-                    if scale.dtype == torch.uint8:
-                        continue  # a power of two, as its exponent
-                    if not bool(torch.isfinite(scale).all() and (scale > 0).all()):
-                        yield f"{name} is not positive and finite everywhere"
+        header = read_header(folder / file)
+        names = [name for name in header if wanted(name)]
+        numpy = _NUMPY_TYPES.issuperset(header[name]["dtype"] for name in names)
+        with safe_open(folder / file, framework="np" if numpy else "pt") as tensors:
+            for name in names:
+                yield name, tensors.get_tensor(name)

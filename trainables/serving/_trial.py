@@ -49,6 +49,21 @@ from trainables.serving._positions import Placed, place, position_problems
 from trainables.serving._vllm_memory import vllm_plan
 
 _SHOWN_PORT = 8000
+_HEADLINES = (
+    "output_tokens_per_s",
+    "requests_per_s",
+    "success_rate",
+    "concurrency",
+    "request_rate",
+    "ttft_mean_s",
+    "ttft_p90_s",
+    "ttft_p99_s",
+    "tpot_mean_s",
+    "tpot_p90_s",
+    "tpot_p99_s",
+    "e2el_mean_s",
+    "startup_s",
+)
 _UNLUCKY = 3
 """Winners that may fail their verification: numbers of two runs differ by a tenth."""
 
@@ -116,6 +131,9 @@ class ServingTrial(TrialType):
         except (ValueError, KeyError, ImportError):
             return None  # said by the check of the benchmark itself
         return frozenset({*names, *(f"{name}{SE}" for name in names), "startup_s"})
+
+    def headlines(self) -> tuple[str, ...]:
+        return _HEADLINES
 
     def stage_names(self, kind: str) -> tuple[str, ...]:
         return ("deploy", "health", "benchmark")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from searchers import WAIT, Done, Json, Outcome, Proposal, Strategy, Wait
 from tuner.replay import Request, TableTask, read_tasks
@@ -30,10 +31,10 @@ def write(folder: Path, text: str, name: str = "sweep.csv") -> Path:
 
 
 def task(
-    folder: Path, text: str = SWEEP, objective: str = "max throughput, ttft <= 1", **changes: object
+    folder: Path, text: str = SWEEP, objective: str = "max throughput, ttft <= 1", **changes: Any
 ) -> TableTask:
     """The one task of a table."""
-    request = Request(objective, **{"space": "tp,load,engine", **changes})  # type: ignore[arg-type]
+    request = Request(objective, **{"space": "tp,load,engine", **changes})
     (found,) = read_tasks([write(folder, text)], request)
     return found
 

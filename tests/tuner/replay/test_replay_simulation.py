@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -12,7 +13,15 @@ import pytest
 
 from searchers import Strategy
 from tests.tuner.replay.tables import SWEEP, Scripted, point, task
-from tuner.replay import Contender, NeverRecorded, TableTask, simulate
+from tuner.replay import (
+    Case,
+    Contender,
+    NeverRecorded,
+    Settings,
+    TableTask,
+    replay,
+    simulate,
+)
 
 TIMED = """
     tp,load,engine,throughput,ttft,duration
@@ -179,6 +188,16 @@ def test_random_search_needs_what_drawing_without_replacement_needs(tmp_path: Pa
         truths = searches(one, seed, workers=1)
         firsts.append(1 + next(n for n, truth in enumerate(truths) if truth and truth >= 95))
     assert fmean(firsts) == pytest.approx(9 / 3, rel=0.1)
+
+
+def test_alike_tasks_are_searched_with_different_luck(tmp_path: Path) -> None:
+    one = task(tmp_path)
+    twins = [replace(one, name=f"twin {number}") for number in range(20)]
+    settings = Settings(seeds=1)
+    runs = replay(twins, [Contender("random", "random")], settings)
+    assert len({tuple(run.truths) for [run] in runs.values()}) > 15
+    alone = replay(twins[-1:], [Contender("random", "random")], settings)
+    assert alone[Case(0, 0, 1)][0].truths == runs[Case(0, 19, 1)][0].truths
 
 
 def test_what_chance_decides_does_not_touch_the_global_generator(tmp_path: Path) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.tuner.replay.tables import SWEEP, point, task, write
 from tuner.experiment import ExperimentError
-from tuner.replay import Request, Table, read_table, read_tasks
+from tuner.replay import Request, Table, TableTask, read_table, read_tasks
 
 
 def cells(table: Table) -> list[dict[str, object]]:
     return [dict(row.cells) for row in table.rows]
 
 
-def tasks_of(file: Path, objective: str = "max throughput", **changes: object) -> list[object]:
-    return list(read_tasks([file], Request(objective, **changes)))  # type: ignore[arg-type]
+def tasks_of(file: Path, objective: str = "max throughput", **changes: Any) -> list[TableTask]:
+    return read_tasks([file], Request(objective, **changes))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+"""``auto``: the default for expensive, constrained, mixed spaces of a few dozen trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from searchers._contract import Json, Outcome, Proposal
+from searchers._flight import Flight
+from searchers._points import PointStrategy
+from searchers._registry import register_strategy
+from searchers._space import Space
+
+if TYPE_CHECKING:
+    from searchers._auto_advisor import Advisor
+
+
+class AutoOptions(BaseModel):
+    """Options of ``auto``.
+
+    Attributes:
+        trials: The most points to measure; None: until the space or the budget is spent.
+        start: Points to measure before the model decides, in this order.
+        hints: Whether names of parameters and metrics may centre the model's prior.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    trials: int | None = Field(None, ge=1)
+    start: tuple[dict[str, Json], ...] = Field((), strict=False)
+    hints: bool = True
+
+
+@register_strategy("auto", AutoOptions)
+class Auto(PointStrategy):
+    """Models every metric the goal names and measures where most may be gained.
+
+    What is predicted of all unseen points is recomputed from the outcomes at each ``ask``, so
+    there is no hidden state. Points that failed, or that :meth:`learn` knows, are not proposed.
+    """
+
+    def __init__(self, options: AutoOptions, *, space: Space | None, seed: int) -> None:
+        super().__init__(space, needed_by="auto")
+        self._options = options
+        self._seed = seed
+        self._start = [self._legal(point, number) for number, point in enumerate(options.start)]
+        self._history: list[dict[str, Json]] = []
+        self._known = Flight()
+        self._advisor: Advisor | None = None
+
+    def learn(self, parameters: Mapping[str, Json], outcome: Outcome) -> None:
+        if outcome.status != "measured" or not self.space.contains(parameters):
+            return
+        point = self.space.canonical(parameters)
+        self._known.launch(point)
+        self._history.append(_record(point, outcome, elsewhere=True))
+
+    def tell(self, proposal: Proposal, outcome: Outcome) -> None:
+        flying = self._flight.proposals.get(proposal.number)
+        super().tell(proposal, outcome)
+        if flying is not None and outcome.status != "cancelled":
+            self._history.append(_record(flying.parameters, outcome, elsewhere=False))
+
+    def state(self) -> dict[str, Json]:
+        return {**super().state(), "history": list(self._history), "known": self._known.state()}
+
+    def restore(self, state: Mapping[str, Json]) -> None:
+        super().restore(state)
+        self._history = list(state["history"])
+        self._known.restore(state["known"])
+
+    def most(self) -> int | None:
+        limits = [limit for limit in (self._options.trials, self.space.size()) if limit is not None]
+        return min(limits, default=None)
+
+    def remaining(self) -> int | None:
+        most = self.most()
+        if most is None:
+            return None
+        return max(most - self._flight.distinct, 0) + len(self._flight) + len(self._again)
+
+    def _draw(self) -> tuple[Mapping[str, Json], str] | None:
+        if self._options.trials is not None and self._flight.distinct >= self._options.trials:
+            return None
+        for point in self._start:
+            if not self._taken(point):
+                return point, "given to start with"
+        if self._advisor is None:
+            from searchers._auto_advisor import Advisor
+
+            self._advisor = Advisor(self.space, hints=self._options.hints)
+        flying = [proposal.parameters for proposal in self._flight.proposals.values()]
+        return self._advisor.advise(
+            self.goal,
+            self._history,
+            flying,
+            self._taken,
+            label=f"{self._seed}/{self._flight.distinct}",
+        )
+
+    def _taken(self, point: Mapping[str, Json]) -> bool:
+        return bool(self._flight.asked(point) or self._known.asked(point))
+
+    def _legal(self, point: Mapping[str, Json], number: int) -> dict[str, Json]:
+        try:
+            return self.space.canonical(point)
+        except ValueError as error:
+            raise ValueError(f"start.{number}: {error}") from None
+
+
+def _record(
+    parameters: Mapping[str, Json], outcome: Outcome, *, elsewhere: bool
+) -> dict[str, Json]:
+    metrics = {name: value for name, value in outcome.metrics.items() if math.isfinite(value)}
+    objective: Any = outcome.objective
+    return {
+        "elsewhere": elsewhere,
+        "parameters": dict(parameters),
+        "failed": outcome.status == "failed",
+        "stopped": "stopped" in outcome.data,
+        "satisfied": outcome.satisfied,
+        "metrics": metrics,
+        "objective": objective if objective is not None and math.isfinite(objective) else None,
+    }

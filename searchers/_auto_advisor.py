@@ -1,0 +1,197 @@
+"""From what has been measured to the next point: the part of ``auto`` that needs numpy."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from searchers import _auto_lore as lore
+from searchers._auto_acquisition import Objective, Target, best_of, success
+from searchers._auto_features import Array, Encoded, Features
+from searchers._auto_model import Metric, Model
+from searchers._auto_points import everything, sample, scattered
+from searchers._contract import Goal, Json
+from searchers._space import Space
+
+_OBJECTIVE = ""
+"""The name under which an outcome's objective is modelled when the goal names no metric."""
+
+_FAILURE_WEIGHT = 0.8
+"""How much a failed trial speaks against its surroundings; it may have been the machine."""
+
+_STOPPED_DOUBT = 0.3
+"""Noise of a row that was stopped early or lacks a metric, as a logarithm."""
+
+_NARROWEST = 0.05
+"""The least span of an objective that is weighed against others, as a logarithm."""
+
+
+class Advisor:
+    """Chooses among the unseen points of one space."""
+
+    def __init__(self, space: Space, *, hints: bool) -> None:
+        self._space = space
+        self._hints = hints
+        self._all = everything(space)
+        self._features = Features(sample(space, self._all), hints=hints)
+        self._encoded = None if self._all is None else self._features.encode(self._all)
+
+    def advise(
+        self,
+        goal: Goal,
+        history: Sequence[Mapping[str, Json]],
+        flying: Sequence[Mapping[str, Json]],
+        taken: Callable[[Mapping[str, Json]], bool],
+        *,
+        label: str,
+    ) -> tuple[Mapping[str, Json], str] | None:
+        """The point to measure next and why; None when every point is taken."""
+        points, encoded = self._unseen(history, taken, label)
+        if not points:
+            return None
+        generator = random.Random(label)
+        if self._features.dimensions == 0:
+            return points[0], "the only point"
+        problem = _Problem(goal, history, hints=self._hints)
+        if not problem.metrics:
+            return generator.choice(points), "nothing is known yet of what to maximise"
+        flown = self._features.encode(flying) if flying else encoded.take([])
+        tried = self._features.encode(
+            [row["parameters"] for row in history], [row["elsewhere"] for row in history]
+        )
+        against = np.array([problem.against(row) for row in history])
+        model = Model(self._features, problem.metrics)
+        rows, values, doubt = problem.data(history)
+        belief = model.posterior(tried.take(rows), values, doubt) if rows else model.prior()
+        target = problem.target(history, random.Random(f"weights/{label}"))
+        ok = np.concatenate([success(encoded, tried, against), success(flown, tried, against)])
+        best, gain, likely = best_of(belief, target, encoded, flown, ok)
+        why = f"expected gain {100 * gain:.3g} %, probability to satisfy {likely:.2f}"
+        return points[best], why
+
+    def _unseen(
+        self,
+        history: Sequence[Mapping[str, Json]],
+        taken: Callable[[Mapping[str, Json]], bool],
+        label: str,
+    ) -> tuple[list[Mapping[str, Json]], Encoded]:
+        if self._all is not None and self._encoded is not None:
+            rows = [row for row, point in enumerate(self._all) if not taken(point)]
+            return [self._all[row] for row in rows], self._encoded.take(rows)
+        good = [row for row in history if row["satisfied"] is not False and not row["failed"]]
+        good.sort(key=lambda row: -math.inf if row["objective"] is None else row["objective"])
+        around = [row["parameters"] for row in good[-4:]]
+        drawn = scattered(self._space, random.Random(f"points/{label}"), around)
+        unseen = {repr(point): point for point in drawn if not taken(point)}
+        points: list[Mapping[str, Json]] = list(unseen.values())
+        return points, self._features.encode(points)
+
+
+class _Problem:
+    """The goal, as columns of the model."""
+
+    def __init__(self, goal: Goal, history: Sequence[Mapping[str, Json]], *, hints: bool) -> None:
+        self._signs = dict(goal.objectives)
+        if not self._signs and any(row["objective"] is not None for row in history):
+            self._signs = {_OBJECTIVE: 1}
+        names: dict[str, bool] = {}
+        for name, sign in self._signs.items():
+            names[name] = sign > 0
+        limits: list[tuple[str, int, float]] = []
+        for bound in goal.bounds:
+            kind = lore.kind(bound.metric, large_is_good=False)
+            modelled = bound.max is not None or kind in ("throughput", "speed")
+            if not modelled and bound.metric not in names:
+                continue
+            names.setdefault(bound.metric, bound.max is None)
+            if bound.max is not None:
+                limits.append((bound.metric, 1, bound.max))
+            if bound.min is not None:
+                limits.append((bound.metric, -1, bound.min))
+        self._columns = list(names)
+        self._scales = {
+            name: _Scale(
+                [v for row in history for v in [self._value(row, name)] if v is not None]
+                + [limit for of, _, limit in limits if of == name]
+            )
+            for name in names
+        }
+        self._limits = limits
+        self.metrics = [self._metric(name, large, hints) for name, large in names.items()]
+
+    def against(self, row: Mapping[str, Json]) -> float:
+        """How much an outcome speaks against its surroundings beyond what the model sees."""
+        if row["failed"]:
+            return _FAILURE_WEIGHT
+        if row["satisfied"] is not False:
+            return 0.0
+        broken = any(
+            (value := self._value(row, name)) is not None and side * value > side * limit
+            for name, side, limit in self._limits
+        )
+        return 0.0 if broken else 1.0
+
+    def data(self, history: Sequence[Mapping[str, Json]]) -> tuple[list[int], Array, Array]:
+        """Rows of ``history`` with a modelled metric, their values and their extra noise."""
+        rows, values, doubt = [], [], []
+        for number, row in enumerate(history):
+            raw = [self._value(row, name) for name in self._columns]
+            scaled = [
+                math.nan if value is None else self._scales[name](value)
+                for name, value in zip(self._columns, raw, strict=True)
+            ]
+            missing = sum(math.isnan(value) for value in scaled)
+            if row["failed"] or missing == len(scaled):
+                continue
+            rows.append(number)
+            values.append(scaled)
+            doubt.append(_STOPPED_DOUBT if missing or row["stopped"] else 0.0)
+        return rows, np.array(values).reshape(len(rows), len(self._columns)), np.array(doubt)
+
+    def target(self, history: Sequence[Mapping[str, Json]], generator: random.Random) -> Target:
+        """What is wanted; several objectives are weighed anew each time, toward all of a front."""
+        good = [row for row in history if not row["failed"] and row["satisfied"] is not False]
+        _, values, _ = self.data(good)
+        values = values[~np.isnan(values).any(axis=1)]
+        several = len(self._signs) > 1 and len(values) > 0
+        objectives = []
+        for name, sign in self._signs.items():
+            objective = Objective(self._columns.index(name), sign)
+            if several:
+                reached = sign * values[:, objective.column]
+                span = max(float(np.ptp(reached)), _NARROWEST)
+                share = generator.expovariate(1.0)
+                objective = objective._replace(share=share, top=float(reached.max()), span=span)
+            objectives.append(objective)
+        limits = [
+            (self._columns.index(name), side, self._scales[name](limit))
+            for name, side, limit in self._limits
+        ]
+        target = Target(objectives, limits, None)
+        return replace(target, best=float(target.value(values).max())) if len(values) else target
+
+    def _value(self, row: Mapping[str, Json], name: str) -> float | None:
+        value = row["objective"] if name == _OBJECTIVE else row["metrics"].get(name)
+        return None if value is None else float(value)
+
+    def _metric(self, name: str, large: bool, hints: bool) -> Metric:
+        scale = self._scales[name]
+        told = hints and scale.log and name != _OBJECTIVE
+        kind = lore.kind(name, large_is_good=large) if told else ""
+        limit = next((limit for of, _, limit in self._limits if of == name), None)
+        return Metric(name, kind, None if limit is None else scale(limit))
+
+
+class _Scale:
+    """Logarithm where all values are positive, else units of their typical size."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.log = all(value > 0 for value in values)
+        self._unit = max(float(np.std(values)) if len(values) else 1.0, 1e-12)
+
+    def __call__(self, value: float) -> float:
+        return math.log(value) if self.log else value / self._unit
