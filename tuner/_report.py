@@ -14,6 +14,7 @@ from searchers import Proposal
 from trainables import Measurement
 from tuner._campaign import Campaign
 from tuner._fitness import fitness
+from tuner._front import pareto_front
 from tuner._gain import gain_note
 from tuner._judge import BaselineMissing, judge
 from tuner._ledger import Ledger
@@ -43,6 +44,7 @@ class RunResult:
         lines: Baseline, unchanged start, winner and verification side by side.
         notes: What the user should know beside the verdict, such as deviations in the data.
         headlines: The metrics to show; None: all.
+        front: With several objectives, parameters and metrics of each point of the Pareto front.
     """
 
     name: str
@@ -57,6 +59,7 @@ class RunResult:
     signal: int | None = None
     notes: tuple[str, ...] = field(default=())
     headlines: tuple[str, ...] | None = None
+    front: tuple[tuple[Mapping[str, Any], Mapping[str, float]], ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -78,6 +81,10 @@ class RunResult:
             "storage": self.storage,
             "delivered": self.delivered,
             "notes": list(self.notes),
+            "front": [
+                {"parameters": dict(parameters), "metrics": dict(metrics)}
+                for parameters, metrics in self.front
+            ],
             "comparison": [
                 {"what": line.what, "metrics": dict(line.metrics), "satisfied": line.satisfied}
                 for line in self.lines
@@ -119,6 +126,12 @@ def summarize(
         signal=signal,
         notes=_notes(experiment.objective, verified, campaign),
         headlines=_headlines(experiment),
+        front=tuple(
+            (item.parameters, item.metrics)
+            for item in pareto_front(
+                _candidates(ledger, campaign), experiment.objective, campaign.baseline
+            )
+        ),
     )
 
 
@@ -132,6 +145,10 @@ def print_result(result: RunResult, console: Console) -> None:
             console.print(f"{name} ({len(shown)}):" if isinstance(value, list) else f"{name}:")
             for item in shown:
                 console.print(f"  {item}")
+    for parameters, metrics in result.front:
+        shown = {name: metrics[name] for name in result.headlines or () if name in metrics}
+        named = ", ".join(f"{name} {_shown(value)}" for name, value in [*shown.items()][:4])
+        console.print(f"Pareto front: {dict(parameters)}: {named}")
     for note in result.notes:
         console.print(note)
     counts = result.counts
