@@ -146,8 +146,8 @@ def print_result(result: RunResult, console: Console) -> None:
             for item in shown:
                 console.print(f"  {item}")
     for parameters, metrics in result.front:
-        shown = {name: metrics[name] for name in result.headlines or () if name in metrics}
-        named = ", ".join(f"{name} {_shown(value)}" for name, value in [*shown.items()][:4])
+        told = [name for name in result.headlines or metrics if name in metrics][:4]
+        named = ", ".join(f"{name} {_shown(metrics[name])}" for name in told)
         console.print(f"Pareto front: {dict(parameters)}: {named}")
     for note in result.notes:
         console.print(note)

@@ -7,7 +7,8 @@ Called like the real one, only the standard library needed::
 It reads the same configuration files (whatever they import is made up), asks the served model over
 HTTP, and leaves the same folders, tables and logs. As with the real one, failed requests are wrong
 answers, and a run that got nowhere ends with exit code 0 and ``-`` in its summary. Datasets are
-``.jsonl`` files of ``{"question", "answer"}``. ``--stub MISHAP`` makes something go wrong.
+``.jsonl`` files of ``{"question", "answer"}``. ``--stub MISHAP`` makes something go wrong. What it
+does in the mode ``perf`` is in ``ais_bench_perf.py``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ais_bench_perf
+
 MISHAPS = (
     "hang",  # never ends, nor does its child
     "exit",  # ends with code 3 and a traceback
@@ -40,6 +43,8 @@ MISHAPS = (
     "nan",  # leaves a result that is no number
     "lost-answers",  # loses one answer and says so in the log of its evaluation only
     "worker-killed",  # the inference ends without a word
+    "environment",  # writes its environment into its folder
+    *ais_bench_perf.MISHAPS,
 )
 _MODEL_KEYS = [
     "attr",
@@ -75,20 +80,28 @@ class _Made(ModuleType):
         return name
 
 
+class _Config:
+    """Reads configurations as those read each other."""
+
+    @staticmethod
+    def fromfile(file: str) -> dict[str, Any]:
+        return read_config(Path(file))
+
+
 class _Maker:
-    """Finds every module below ``ais_bench``."""
+    """Finds every module below ``ais_bench``, and the one that reads configurations."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
         from importlib.machinery import ModuleSpec
 
-        made = name.split(".")[0] == "ais_bench"
+        made = name.split(".")[0] in ("ais_bench", "mmengine")
         return ModuleSpec(name, self, is_package=True) if made else None  # type: ignore[arg-type]
 
     def create_module(self, spec: Any) -> ModuleType:
         return _Made(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        return None
+        module.__dict__["Config"] = _Config
 
 
 @dataclass
@@ -138,8 +151,12 @@ def configuration(folders: Sequence[Path], name: str) -> dict[str, Any]:
             file=sys.stderr,
         )
         sys.exit(1)
-    found: dict[str, Any] = {"__file__": str(files[0])}
-    exec(compile(files[0].read_text(), str(files[0]), "exec"), found)
+    return read_config(files[0])
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {"__file__": str(file)}
+    exec(compile(file.read_text(), str(file), "exec"), found)
     return found
 
 
@@ -250,8 +267,18 @@ def summarize(run: Run, stamp: str) -> None:
     print("\x1b[?1049h\x1b[22;0;0t" + "\n".join("  ".join(row) for row in table), flush=True)
 
 
-def mishap(kind: str) -> None:
+def search(places: Sequence[Path], name: str) -> None:
+    """Say where a model's configuration is."""
+    files = [file for place in places for file in (place / "models").rglob(f"{name}.py")]
+    for file in files:
+        print(f"│ --models    │ {name} │ {file} │", flush=True)
+
+
+def mishap(kind: str, folder: Path) -> None:
     """What goes wrong before anything is asked."""
+    if kind == "environment":
+        folder.mkdir(parents=True)
+        (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
     if kind == "hang":
         child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         subprocess.Popen([sys.executable, "-c", child + "time.sleep(3600)"])
@@ -265,7 +292,13 @@ def mishap(kind: str) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", required=True)
-    parser.add_argument("--datasets", nargs="+", required=True)
+    parser.add_argument("--datasets", nargs="+", default=[])
+    parser.add_argument("--custom-dataset-path")
+    parser.add_argument("--summarizer")
+    parser.add_argument("--num-prompts", type=int)
+    parser.add_argument("--num-warmups", type=int, default=1)
+    parser.add_argument("--debug", action="store_true")
+    parser.add_argument("-s", "--search", action="store_true")
     parser.add_argument("-m", "--mode", default="all")
     parser.add_argument("-w", "--work-dir", default="outputs/default")
     parser.add_argument("--config-dir", default="configs")
@@ -279,8 +312,14 @@ def main() -> None:
     sys.meta_path.insert(0, _Maker())  # type: ignore[arg-type]
     # The real one finds configurations among its own as well.
     places = [Path(options.config_dir), *map(Path, os.environ.get("STUB_CONFIGS", "").split())]
+    if options.search:
+        search(places, options.models[0])
+        return
     model = configuration([place / "models" for place in places], options.models[0])["models"][0]
     datasets: list[dict[str, Any]] = []
+    if options.custom_dataset_path:
+        path = Path(options.custom_dataset_path)
+        datasets.append({"abbr": path.name.split(".")[0], "path": str(path)})
     for wanted in options.datasets:
         name, _, ending = wanted.partition("/")
         found = configuration([place / "datasets" for place in places], name)
@@ -291,7 +330,10 @@ def main() -> None:
     run = Run(Path(options.work_dir) / stamp, model, options.stub, options.dump_eval_details)
     if options.stub != "no-folder":
         say(f"Current exp folder: {run.folder}")
-    mishap(options.stub)
+    mishap(options.stub, run.folder)
+    if options.mode == "perf":
+        ais_bench_perf.run(run.folder, model, datasets, options)
+        return
     for dataset in datasets:
         evaluate(run, dataset, infer(run, dataset))
         if options.stub == "killed":

@@ -22,7 +22,7 @@ from trainables.engines._arguments import argument_list, argument_name
 
 _MODEL, _DATASET, _SUMMARIZER = "npu_tuner_model", "npu_tuner_dataset", "npu_tuner_summarizer"
 _ABBR = "served"
-_WHOLE_SECONDS = 1000
+_PER_SECOND = 1000
 """Timestamps of a dataset are milliseconds."""
 _SUMMARIZER_SOURCE = """\
 from ais_bench.benchmark.calculators import DefaultPerfMetricCalculator
@@ -105,7 +105,7 @@ def write_workload(file: Path, asks: Sequence[Ask], due: Sequence[float] | None)
                 "max_tokens": ask.output_tokens,
             }
             if due is not None:
-                row["timestamp"] = due[index] * _WHOLE_SECONDS
+                row["timestamp"] = due[index] * _PER_SECOND
             stream.write(json.dumps(row) + "\n")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from trainables import StageError
-from trainables.evaluation._aisbench_results import failure_class, plain, read_numbers
+from trainables._aisbench import failure_class, plain
+from trainables.evaluation._aisbench_results import read_numbers
 
 RECORDED = Path(__file__).parent / "aisbench_runs"
 ABBR = "vllm-api-general-chat"
