@@ -40,8 +40,7 @@ _LOAD_SPREADS = (0.25, 0.35, 0.5)
 _KNEE = (3.8, 1.3)
 _RATE_KNEE = (0.7, 0.3)
 _CAP = (0.8, 0.3)
-"""Mean and deviation of where load saturates: in logarithms of requests, or in shares of the
-range."""
+"""Mean and deviation of where load saturates, in logarithms of requests or shares of the range."""
 
 _SLOPES = (1.0, 0.4)
 _CURVE = (0.15, 0.7)
@@ -51,8 +50,7 @@ _SCALING = (0.15, 0.7)
 _JOINT = (0.3, 0.7)
 _LENGTHS = (0.7, 0.6)
 _NOISE = (0.03, 0.8)
-"""Median and log deviation of what :class:`Scales` draws. Halving or doubling any of them changes
-the evaluations needed on recorded tables by less than a tenth."""
+"""Median and log deviation of what :class:`Scales` draws."""
 
 _ACROSS = 0.3
 """How much of what parameters do together carries over to another category."""
@@ -60,8 +58,8 @@ _ACROSS = 0.3
 _FREEDOM = 5.0
 _LOADINGS = {"throughput": -0.93, "speed": -0.95, "first": 0.6, "next": 0.95, "whole": 0.9, "": 0.0}
 _WIDTHS = {"first": 1.4}
-"""The prior of ``B``: how many measurements it is worth, how each metric hangs on the one cause
-that they share, slowness, and which vary more than others."""
+"""The prior of ``B``: its degrees of freedom, each metric's share in their common cause, slowness,
+and which vary more than others."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +131,9 @@ class Model:
         if not missing.any():
             return values
         whole = np.flatnonzero(~missing.any(axis=1))
+        belief = self.prior()
         if len(whole):
             belief = self._fitted(seen.take(whole), values[whole], doubt[whole])
-        else:
-            belief = self.prior()
         mean, _, _ = belief.moments(seen, seen.take([]))
         filled = values.copy()
         for row in np.flatnonzero(missing.any(axis=1)):
@@ -301,9 +298,9 @@ class Posterior:
         data = self.data
         if data is not None:
             data = _Data(data.seen, data.root[::every], data.weights[::every])
-        start = self.start if self.data is None else self.start[::every]
-        scales = self.scales.thinned(every)
-        return Posterior(self.model, scales, self.offset, start, self.between[::every], data)
+        scales, between = self.scales.thinned(every), self.between[::every]
+        start = self.start[::every] if data else self.start
+        return Posterior(self.model, scales, self.offset, start, between, data)
 
     def moments(self, points: Encoded, flying: Encoded) -> tuple[Array, Array, Array]:
         """Means (N, points, metrics) and a root of the part of the variance that multiplies
@@ -331,9 +328,7 @@ class Posterior:
 
 
 def _spread(of: tuple[float, float], normals: Array) -> Array:
-    middle, factor = of
-    spread: Array = middle * np.exp(factor * normals)
-    return spread
+    return np.asarray(of[0] * np.exp(of[1] * normals), dtype=np.float64)
 
 
 def _matern(distance: Array) -> Array:

@@ -13,7 +13,8 @@ ALL = 4096
 """A space of at most this many points is looked at as a whole."""
 
 _SCATTERED = 1024
-_NEIGHBOURS = 64
+_NEIGHBOURS = 32
+_SWEEP = 16
 _SAMPLE = 512
 
 
@@ -43,11 +44,15 @@ def sample(space: Space, whole: Sequence[Mapping[str, Json]] | None) -> list[Map
 def scattered(
     space: Space, generator: random.Random, around: Sequence[Mapping[str, Json]]
 ) -> list[dict[str, Json]]:
-    """Points drawn anywhere, and neighbours of those ``around`` that differ a little."""
+    """Points drawn anywhere, and of those ``around`` the neighbours that differ a little, and all
+    that differ in one parameter, as far as it has few values."""
     width = len(space.dimensions)
     points = [space.decode([generator.random() for _ in range(width)]) for _ in range(_SCATTERED)]
     for centre in around:
         vector = space.encode(centre)
+        for axis, step in product(range(width), range(_SWEEP)):
+            unit = (step + generator.random()) / _SWEEP
+            points.append(space.decode([*vector[:axis], unit, *vector[axis + 1 :]]))
         for _ in range(_NEIGHBOURS):
             moved = list(vector)
             for axis in generator.sample(range(width), min(width, generator.choice((1, 1, 2, 3)))):

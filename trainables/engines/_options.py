@@ -13,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveFloat,
+    WithJsonSchema,
 )
 
 from trainables.engines._health_check import HealthCheck
@@ -100,7 +101,12 @@ UrlPath = Annotated[str, AfterValidator(url_path)]
 
 Variables = dict[
     Annotated[str, AfterValidator(variable_name)],
-    Annotated[str, BeforeValidator(_text), AfterValidator(_no_nul)],
+    Annotated[
+        str,
+        BeforeValidator(_text),
+        AfterValidator(_no_nul),
+        WithJsonSchema({"type": ["string", "number", "boolean"]}),
+    ],
 ]
 
 
