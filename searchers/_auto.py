@@ -38,7 +38,8 @@ class Auto(PointStrategy):
     """Models every metric the goal names and measures where most may be gained.
 
     What is predicted of all unseen points is recomputed from the outcomes at each ``ask``, so
-    there is no hidden state. Points that failed, or that :meth:`learn` knows, are not proposed.
+    there is no hidden state. Points that failed, or that :meth:`learn` knows, are not proposed, but
+    for the best known one: it is measured here first, since only then it can be delivered.
     """
 
     def __init__(self, options: AutoOptions, *, space: Space | None, seed: int) -> None:
@@ -87,6 +88,8 @@ class Auto(PointStrategy):
         for point in self._start:
             if not self._taken(point):
                 return point, "given to start with"
+        if (best := self._best_known()) is not None and not self._flight.asked(best):
+            return best, "the best that earlier measurements know"
         if self._advisor is None:
             from searchers._auto_advisor import Advisor
 
@@ -99,6 +102,17 @@ class Auto(PointStrategy):
             self._taken,
             label=f"{self._seed}/{self._flight.distinct}",
         )
+
+    def _best_known(self) -> Mapping[str, Json] | None:
+        """Of what was measured elsewhere, the point that satisfies with the highest objective."""
+        known = [
+            record
+            for record in self._history
+            if record["elsewhere"] and record["satisfied"] is not False and not record["stopped"]
+        ]
+        ranked = [record for record in known if record["objective"] is not None]
+        best = max(ranked, key=lambda record: float(record["objective"]), default=None)
+        return None if best is None else dict(best["parameters"])
 
     def _taken(self, point: Mapping[str, Json]) -> bool:
         return bool(self._flight.asked(point) or self._known.asked(point))

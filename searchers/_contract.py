@@ -193,8 +193,8 @@ class Strategy(ABC):
     def learn(self, parameters: Mapping[str, Json], outcome: Outcome) -> None:  # noqa: B027
         """A measurement that this search did not ask for: of an earlier run, of another tool.
 
-        Called before the first ``ask``, any number of times. It may guide the search and is
-        neither proposed nor counted; asking for a known point is free for the runner. Parameters
+        Called before the first ``ask``, any number of times. It may guide the search, and is no
+        result of it: what is good has to be proposed, and measured, to be delivered. Parameters
         outside the space, or incomplete ones, are ignored. By default nothing is learned.
         """
 
