@@ -9,7 +9,13 @@ from trainables._measurement import Measurement, MeasurementError
 from trainables._program import FAILURE_CLASSES, FailureClass, StageError, run_program
 from trainables._pump import CANCEL, TrialPump
 from trainables._trial import Progress, Result, Steps, TrialFailure, TrialRun, TrialSpec
-from trainables._types import TrialType, VerificationPolicy, register_trial_type, trial_type, trial_types
+from trainables._types import (
+    TrialType,
+    VerificationPolicy,
+    register_trial_type,
+    trial_type,
+    trial_types,
+)
 
 __all__ = [
     "CANCEL",

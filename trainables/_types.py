@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -147,6 +147,10 @@ class TrialType(ABC):
     def parameter_names(self) -> frozenset[str] | None:
         """Names a search space may use; None: any."""
         return None
+
+    def parameter_problems(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """Parameters of a search space that would not do what they seem to, as (name, message)."""
+        return []
 
     def practice_document(self, parameters: Mapping[str, Json]) -> dict[str, Json] | None:
         """The quantization configuration that parameters stand for; None where there is none."""

@@ -200,7 +200,7 @@ class Campaign(Strategy):
     def remaining(self) -> int | None:
         if self.final is not None:
             return 0
-        verification = int(self._verifies)
+        verification = self._policy.finalists if self._verifies else 0
         if self._finale.answer is not None or self._stopped is not None:
             return verification
         rest = self.search.remaining()
@@ -210,7 +210,8 @@ class Campaign(Strategy):
         most = self.search.most()
         if self._budget.trials is not None:
             most = self._budget.trials if most is None else min(most, self._budget.trials)
-        extra = int(self._reference is not None) + int(self._verifies)
+        extra = int(self._reference is not None)
+        extra += self._policy.finalists if self._verifies else 0
         return None if most is None else most + extra
 
     def state(self) -> dict[str, Json]:

@@ -8,7 +8,7 @@ never delivered, for nobody knows that the model, machine and load were the same
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from searchers import Json, Outcome, Space, Strategy
@@ -47,26 +47,27 @@ def read_prior(experiment: Experiment) -> Prior:
     notes: list[str] = []
     for name in experiment.search.known:
         try:
-            found = list(_measured(Path(name), experiment, space, notes))
+            rows = list(_measured(Path(name), experiment, space, notes))
         except (OSError, ValueError) as error:
             notes.append(f"search.known: {name}: {error}")
             continue
-        fitting = [(values, metrics) for values, metrics in found if space.contains(values)]
-        if len(fitting) < len(found):
-            skipped = len(found) - len(fitting)
+        fitting = [(values, found) for values, found in rows if space.contains(values)]
+        if len(fitting) < len(rows):
+            skipped = len(rows) - len(fitting)
             notes.append(f"search.known: {name}: {skipped} points lie outside the space")
-        points += [(values, _judged(metrics, objective)) for values, metrics in fitting]
+        points += [(values, _judged(found, objective)) for values, found in fitting]
     return Prior(tuple(points), tuple(notes))
 
 
 def _measured(
     path: Path, experiment: Experiment, space: Space, notes: list[str]
-) -> Iterator[tuple[Mapping[str, Json], Mapping[str, float] | None]]:
-    """Parameters and metrics; None for what failed."""
+) -> Iterator[tuple[Mapping[str, Json], Outcome]]:
+    """Parameters and what became of them, not judged yet."""
     if (path / "ledger.jsonl").is_file():
         for item in Ledger(path / "ledger.jsonl"):
             if item.kind == "candidate" and item.data.get("real_evaluation", True):
-                yield item.parameters, item.metrics
+                kept = {key: item.data[key] for key in ("stopped",) if key in item.data}
+                yield item.parameters, Outcome("measured", item.metrics, kept)
         return
     tables = data_storage_files(path) if path.is_dir() else [path]
     if not tables:
@@ -74,19 +75,22 @@ def _measured(
     for table in tables:
         found = read_data_storage(table, space, **wanted_rows(experiment.views))
         notes += [f"search.known: {note}" for note in found.notes]
-        yield from found.points
+        for parameters, metrics in found.points:
+            failed = Outcome("failed", error="failed in an earlier run")
+            yield parameters, failed if metrics is None else Outcome("measured", metrics)
 
 
-def _judged(metrics: Mapping[str, float] | None, objective: Objective) -> Outcome:
-    if metrics is None:
-        return Outcome("failed", error="failed in an earlier run")
+def _judged(outcome: Outcome, objective: Objective) -> Outcome:
+    """The outcome in the light of this run's objective, where that needs no baseline."""
+    if outcome.status != "measured":
+        return outcome
     try:
-        verdict = judge(objective, metrics, None)
+        verdict = judge(objective, outcome.metrics, None)
     except BaselineMissing:
-        return Outcome("measured", metrics)
-    return Outcome(
-        "measured",
-        {**metrics, **verdict.derived},
-        satisfied=verdict.satisfied,
+        return outcome
+    return replace(
+        outcome,
+        metrics={**outcome.metrics, **verdict.derived},
+        satisfied=verdict.satisfied and "stopped" not in outcome.data,
         objective=verdict.objective,
     )

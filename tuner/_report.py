@@ -193,7 +193,11 @@ def _notes(
     if ranking is None or verified is None or baseline is None:
         return ()
     note = gain_note(ranking, verified.metrics, baseline)
-    return () if note is None else (note,)
+    if note is None:
+        return ()
+    checks = judge(objective, baseline, baseline).checks
+    broken = "; ".join(str(check) for check in checks if not check.ok)
+    return (note, f"the baseline itself fails: {broken}") if broken else (note,)
 
 
 def _plain(measurement: Measurement) -> bool:

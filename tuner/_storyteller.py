@@ -59,7 +59,9 @@ class Storyteller:
                 status=status,
                 measurement=measurement,
                 checks=() if judgement is None else judgement.checks,
-                satisfied=None if judgement is None else judgement.satisfied,
+                satisfied=None
+                if judgement is None
+                else judgement.satisfied and "stopped" not in outcome.data,
                 failure=outcome.data.get("failure"),
                 at=now() if measurement is None else measurement.ended,
             )

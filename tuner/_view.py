@@ -139,7 +139,8 @@ class RunView:
         parts[:0] = [self._metric(name, outcome.metrics) for name in named]
         if note := outcome.data.get("note"):
             parts.append(str(note))
-        return ("satisfied: " if judgement.satisfied else "not satisfied: ") + ", ".join(parts)
+        satisfied = judgement.satisfied and "stopped" not in outcome.data
+        return ("satisfied: " if satisfied else "not satisfied: ") + ", ".join(parts)
 
     def remaining_seconds(self) -> float | None:
         """Estimate from the median duration of this session's trials; None when unknown."""

@@ -30,7 +30,8 @@ class EarlyRejection(_Block):
     """Which candidates are given up before their last run, each for its own reason.
 
     Attributes:
-        memory: Before the start: by arithmetic the KV cache cannot hold what the load needs.
+        memory: Before the start: by arithmetic the KV cache cannot hold one sequence of the
+            longest permitted length, without which vLLM refuses to start.
         windows: While a run goes on: its windows so far show, with a stated probability of being
             wrong, that it breaks the SLO.
         incumbent: Between runs: no load that keeps the SLO can beat the best known candidate.

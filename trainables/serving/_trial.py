@@ -6,7 +6,7 @@ winner once more, on a fresh engine, with more repetitions.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -45,7 +45,7 @@ from trainables.serving._goal import Goal
 from trainables.serving._load import Load, OperatingPoint
 from trainables.serving._memory import room
 from trainables.serving._options import ServingOptions
-from trainables.serving._positions import Placed, place, position_problems
+from trainables.serving._positions import Placed, load_parameters, place, position_problems
 from trainables.serving._vllm_memory import vllm_plan
 
 _SHOWN_PORT = 8000
@@ -124,6 +124,13 @@ class ServingTrial(TrialType):
         if options.refine is not None and isinstance(options.load, OperatingPoint):
             found.append(("trial.refine", "the load of all trials is searched already"))
         return found
+
+    def parameter_problems(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        if not isinstance(self.options.load, OperatingPoint):
+            return []
+        said = "is searched on the running engine; leave it out, or say load: {type: fixed}"
+        found = load_parameters(names, self.options.positions)
+        return [(name, f"the {load} {said}") for load, name in found.items()]
 
     def metric_names(self) -> frozenset[str] | None:
         try:

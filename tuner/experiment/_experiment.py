@@ -315,10 +315,14 @@ def _space(value: Any, problems: _Problems) -> Space | None:
 
 def _space_problems(search: Search, trial: TrialType) -> _Problems:
     """Parameters that the trial would silently ignore."""
-    names = trial.parameter_names()
-    if search.space is None or names is None:
+    if search.space is None:
         return []
-    return [
+    found = trial.parameter_problems(search.space.names)
+    problems = [(f"search.space.{name}", said) for name, said in found]
+    names = trial.parameter_names()
+    if names is None:
+        return problems
+    return problems + [
         (f"search.space.{name}", _unknown("parameter", name, names))
         for name in search.space.names
         if name not in names
