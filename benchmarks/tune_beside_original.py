@@ -4,13 +4,16 @@ Run ``python -m benchmarks.tune_beside_original`` after ``make tools``. Both qua
 for real with msModelSlim on the CPU, serve it with the same stub engine (right sums only if the
 first LEVEL decoder blocks are in float) and evaluate it with the same stub AISBench. The strategy
 is ``binary_fallback`` with given candidates, the only one that the original can run on a CPU.
-Prints a Markdown table; exits 1 if the two choose different practices.
+The programs take turns, ``--repeats`` times. Prints a Markdown table; its seconds are medians, with
+the extremes in parentheses, its ratios medians of those within a round, and the load is the
+machine's average over a minute when each began. Exits 1 if the two choose different practices.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -83,6 +86,7 @@ class World:
             "STUB_CONFIGS": str(self.configs),
             "OMP_NUM_THREADS": "1",
         }
+        load = os.getloadavg()[0]
         started = time.monotonic()
         done = subprocess.run(
             [
@@ -101,6 +105,7 @@ class World:
         return {
             "code": done.returncode,
             "seconds": seconds,
+            "load": load,
             "evaluations": len(calls.read_text().splitlines()),
             "records": yaml.safe_load((save / "history" / "history.yaml").read_text())["records"],
             "chosen": self._chosen(save),
@@ -125,40 +130,56 @@ class World:
         return found
 
 
+def compare(level: int) -> dict[str, dict[str, Any]]:
+    """What became of each program, in a folder for all of them."""
+    flags = ("--msmodelslim", str(MSMODELSLIM), "--vllm", sys.executable)
+    original = [str(MSMODELSLIM), "tune"]
+    tune = [sys.executable, "-m", "tuner", "tune", *flags]
+    with tempfile.TemporaryDirectory() as name:
+        world = World(Path(name), level)
+        return {
+            "msmodelslim tune": world.run("original", original),
+            "tuner tune": world.run("ours", tune),
+            "msmodelslim tune, the same again": world.run("original", original),
+            "tuner tune, the same again": world.run("ours", tune),
+            "tuner tune, two trials at once": world.run(
+                "abreast", [*tune, "--set", "cluster.resources.CPU=1"]
+            ),
+        }
+
+
+def row(level: int, program: str, rounds: list[dict[str, dict[str, Any]]]) -> str:
+    """A line of the table."""
+    runs = [told[program] for told in rounds]
+    told, seconds = runs[0], [run["seconds"] for run in runs]
+    median = statistics.median(seconds)
+    ratio = statistics.median(
+        told[program]["seconds"] / told["msmodelslim tune"]["seconds"] for told in rounds
+    )
+    load = statistics.median(run["load"] for run in runs)
+    return (
+        f"| {level} | {program} | {told['code']} | {told['evaluations']} | {len(told['records'])} "
+        f"| {median:.0f} ({min(seconds):.0f}-{max(seconds):.0f}) | {ratio:.2f} "
+        f"| {load:.1f} | {len(told['chosen'])} blocks | {told['delivered']} |"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--levels", type=int, nargs="+", default=[0, 3, 8])
-    levels = parser.parse_args().levels
+    parser.add_argument("--repeats", type=int, default=1)
+    arguments = parser.parse_args()
     print(
-        "| blocks needed | program | exit | evaluations | history | wall s | practice excludes |",
-        end="",
+        "| blocks needed | program | exit | evaluations | history | wall s | of the original's "
+        "| load | practice excludes | quant_model has in float |\n" + "|---" * 10 + "|"
     )
-    print(" quant_model has in float |\n|---|---|---|---|---|---|---|---|")
     same = True
-    for level in levels:
-        with tempfile.TemporaryDirectory() as name:
-            world = World(Path(name), level)
-            original = world.run("original", [str(MSMODELSLIM), "tune"])
-            again = world.run("original", [str(MSMODELSLIM), "tune"])
-            flags = ("--msmodelslim", str(MSMODELSLIM), "--vllm", sys.executable)
-            tune = [sys.executable, "-m", "tuner", "tune", *flags]
-            ours = world.run("ours", tune)
-            ours_again = world.run("ours", tune)
-            abreast = world.run("abreast", [*tune, "--set", "cluster.resources.CPU=1"])
-        same = same and original["chosen"] == ours["chosen"] == abreast["chosen"]
-        for program, told in (
-            ("msmodelslim tune", original),
-            ("msmodelslim tune, the same again", again),
-            ("tuner tune", ours),
-            ("tuner tune, the same again", ours_again),
-            ("tuner tune, two trials at once", abreast),
-        ):
-            print(
-                f"| {level} | {program} | {told['code']} | {told['evaluations']} "
-                f"| {len(told['records'])} | {told['seconds']:.0f} | {len(told['chosen'])} blocks "
-                f"| {told['delivered']} |",
-                flush=True,
-            )
+    for level in arguments.levels:
+        rounds = [compare(level) for _ in range(arguments.repeats)]
+        for program in rounds[0]:
+            print(row(level, program, rounds), flush=True)
+        chosen = {str(run["chosen"]) for told in rounds for run in told.values()}
+        same = same and len(chosen) == 1
     return 0 if same else 1
 
 

@@ -94,6 +94,20 @@ def test_ascend_weights_are_described_tensor_by_tensor(model, tmp_path, scheme, 
     assert len(result["quantized_layers"]) == 20
 
 
+def test_it_writes_the_same_bytes_however_it_is_called(model, tmp_path):
+    """Our way of calling its console script changes when it imports, and no more."""
+    practice = practice_of("w8a8_static", "ascendv1_saver", smoothquant=0.5)
+    python = str(Path(COMMAND[0]).with_name("python"))
+    plain = REAL | {"command": [python, *COMMAND]}
+    assert make_quantizer(REAL).options.program() != COMMAND
+    assert make_quantizer(plain).options.program() == plain["command"]
+    results = [
+        quantized(model, practice, tmp_path / name, block)
+        for name, block in (("launched", REAL), ("plain", plain))
+    ]
+    assert results[0]["files"] == results[1]["files"]
+
+
 @pytest.mark.parametrize("saver", ["ascendv1_saver", "compressed_tensors"])
 @pytest.mark.parametrize("scheme", ["w8a8_static", "w8a8_dynamic"])
 def test_the_stub_writes_what_the_tool_writes(model, tmp_path, msmodelslim_stub, scheme, saver):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,25 @@ def test_the_tool_gets_what_it_asks_for_and_nothing_of_ours(run, tiny_qwen3, tmp
     assert "--quant_type" not in call["arguments"]
     assert call["environment"]["PYTHONPATH"] == "/cann/python"
     assert call["environment"]["OMP_NUM_THREADS"] == "3"
+
+
+@pytest.mark.parametrize("saver", [ASCEND, COMPRESSED])
+def test_our_side_of_it_does_not_wait_for_torch(tiny_qwen3, tmp_path, msmodelslim_stub, saver):
+    """Its import takes longer than all that is done here before and after the tool's work."""
+    request = {
+        "model": str(tiny_qwen3),
+        "practice": practice_of("w8a8_static", saver).document(),
+        "quantizer": msmodelslim_stub(),
+        "output": str(tmp_path / "weights"),
+    }
+    (tmp_path / "request").write_text(json.dumps(request))
+    files = [str(tmp_path / name) for name in ("request", "result")]
+    program = (
+        "import runpy, sys; sys.modules['torch'] = None;"
+        "runpy.run_module('trainables.quantization.quantize', run_name='__main__', alter_sys=True)"
+    )
+    subprocess.run([sys.executable, "-c", program, *files], check=True)
+    assert json.loads((tmp_path / "result").read_text())["ok"]
 
 
 def test_options_reach_the_tool(run, tmp_path, msmodelslim_stub):

@@ -69,6 +69,12 @@ def test_a_good_artifact_has_no_faults(check):
         (lambda t: t.update({"model.norm.weight": torch.ones(63)}), "another shape"),
         (lambda t: t[f"{LAYER}.input_scale"].zero_(), "not positive and finite"),
         (lambda t: t[f"{LAYER}.weight_scale"].fill_(float("nan")), "not positive and finite"),
+        (
+            lambda t: t.update(
+                {f"{LAYER}.weight_scale": torch.full((64, 1), torch.inf).bfloat16()}
+            ),
+            "not positive and finite",
+        ),
         (lambda t: t.update({f"{LAYER}.input_zero_point": torch.ones(1)}), f"{LAYER} should have"),
         (lambda t: t.update({"model.norm.bias": torch.ones(64)}), "model.norm.bias is not 0"),
     ],
