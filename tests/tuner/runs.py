@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,24 @@ def write_experiment(folder: Path, **changes: Any) -> Path:
 class Run:
     """A driver process and the folder it works in."""
 
-    def __init__(self, *arguments: str | Path, storage: Path) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        storage: Path,
+        name: str = "demo",
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         storage.mkdir(exist_ok=True)
-        self.folder = storage / "demo"
+        self.folder = storage / name
         self.log = storage / f"driver-{time.monotonic_ns()}.log"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tuner", *map(str, arguments)],
                 stdout=subprocess.PIPE,
                 stderr=output,
-                env=ENVIRONMENT,
+                cwd=cwd,
+                env=ENVIRONMENT | dict(environment or {}),
                 text=True,
             )
 

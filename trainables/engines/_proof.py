@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
-
-import httpx
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cluster import ProcessTree, port_owners
 from trainables.engines._engine import Deployment, Engine
 from trainables.engines._log import EngineLog
 
-PAUSE_S = 0.3
+if TYPE_CHECKING:
+    import httpx
+
+_PAUSES_S = (0.05, 0.3)
+_PATIENCE = 0.1
+"""A pause between two looks takes this share of the time waited so far, within the above."""
 _QUICK_S = 5.0
 _BODY_CHARS = 500
 _END_BOUND_S = 5.0
@@ -66,6 +70,9 @@ class Proof:
         self._engine, self._deployment = engine, deployment
         self._tree, self._log = tree, log
         self._timeout = timeout
+        # Not at the top: stage programs read this package too, and it is a third of their start.
+        import httpx
+
         self._strangers: set[int | None] = set()
         self._halted = threading.Event()
         # A proxy of the environment must not get between us and a local address.
@@ -86,18 +93,25 @@ class Proof:
         """Whether it has come to its end, with :attr:`error` or without."""
         return not self._thread.is_alive()
 
+    def wait(self, timeout: float) -> None:
+        """Return at its end, after ``timeout`` seconds at the latest."""
+        self._thread.join(timeout)
+
     def halt(self) -> None:
         """Give up; returns once the worker has, which the end of the engine makes it do."""
         self._halted.set()
         self._thread.join(_END_BOUND_S)
 
     def _run(self, steps: Sequence[Step]) -> None:
+        begun = time.monotonic()
+        shortest, longest = _PAUSES_S
         try:
             with self._client:
                 for step in steps:
                     while missing := step():
                         self.waiting = missing
-                        if self._halted.wait(PAUSE_S):
+                        waited = time.monotonic() - begun
+                        if self._halted.wait(min(max(_PATIENCE * waited, shortest), longest)):
                             return
         except Exception as error:
             self.error = error
@@ -180,6 +194,8 @@ class Proof:
 
     def _request(self, method: str, path: str, **more: Any) -> httpx.Response | str:
         """The response, or in words why there is none."""
+        import httpx
+
         try:
             return self._client.request(method, path, **more)
         except httpx.HTTPError as error:

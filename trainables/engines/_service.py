@@ -143,7 +143,7 @@ class Service:
         doomed: float | None = None
         try:
             while True:
-                self._tree.wait(POLL_SECONDS / 2)
+                proof.wait(POLL_SECONDS / 2)
                 self.check()
                 now = time.monotonic()
                 if proof.listening and "deploy" not in self.seconds:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from searchers import Json
 from trainables.engines import split_arguments
-from tuner.compat.serviceparam._config import MINDIE_CONFIG, Settings
+from tuner.compat.serviceparam._config import Settings
 from tuner.compat.serviceparam._parameters import Remarks
 from tuner.compat.serviceparam._words import flags
 
@@ -22,9 +19,6 @@ _TUNED = {
 _WIDTHS = ("tensor-parallel-size", "tp", "pipeline-parallel-size", "pp", "data-parallel-size", "dp")
 _OTHERS = "vllm.command.others"
 _EVERYWHERE = ("0.0.0.0", "::", "[::]")
-_INSTALL_VARIABLE = "MIES_INSTALL_PATH"
-_MODEL = ("BackendConfig", "ModelDeployConfig", "ModelConfig", 0)
-_MOST_BYTES = 2**22
 _MOST_LINES = 1000
 
 
@@ -78,39 +72,13 @@ def vllm_engine(
     if host := _host(given.host, f"{place}.host", remarks):
         block["host"] = host
     _check_port(given.port, f"{place}.port", remarks)
-    block |= _watched(settings, remarks)
+    block |= watched(settings, remarks)
     words = _words(given.others, remarks)
     if args := _tuned(words, space, remarks):
         block["args"] = args
     if words:
         block["extra_args"] = words
     return Served(block, model, _width(words, space, remarks))
-
-
-def mindie_engine(settings: Settings, environment: Mapping[str, str], remarks: Remarks) -> Served:
-    """MindIE with the configuration file that it has; model and devices are read from that."""
-    file = _mindie_config(settings, environment)
-    block: dict[str, Json] = {"type": "mindie", "config_path": str(file)}
-    block |= _watched(settings, remarks)
-    place = "mindie.config_path"
-    try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"is larger than {_MOST_BYTES} bytes")
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        said = f"{file} cannot be read: {error.strerror}; name MindIE's config.json"
-        remarks.problem(place, f"{said}, or set {_INSTALL_VARIABLE}")
-        return Served(block, "", 1)
-    except ValueError as error:
-        remarks.problem(place, f"{file}: {error}")
-        return Served(block, "", 1)
-    model = _at(document, (*_MODEL, "modelWeightPath"))
-    if not isinstance(model, str) or not model:
-        remarks.problem(place, f"{file} names no model: {_spelled((*_MODEL, 'modelWeightPath'))}")
-        model = ""
-    if isinstance(name := _at(document, (*_MODEL, "modelName")), str) and name:
-        block["served_model_name"] = name
-    return Served(block, model, _world(document))
 
 
 def _words(others: str, remarks: Remarks) -> list[str]:
@@ -138,7 +106,7 @@ def _tuned(
     return tuned
 
 
-def _watched(settings: Settings, remarks: Remarks) -> dict[str, Json]:
+def watched(settings: Settings, remarks: Remarks) -> dict[str, Json]:
     """How long a start may take, and the words in its log that end it."""
     given = settings.health_check
     found: dict[str, Json] = {"startup_timeout": settings.wait_start_time}
@@ -194,33 +162,3 @@ def _width(words: list[str], space: Mapping[str, Mapping[str, Json]], remarks: R
 def _most(parameter: Mapping[str, Json]) -> int:
     values = parameter.get("values", [parameter.get("high", parameter.get("value", 1))])
     return max((int(value) for value in values if isinstance(value, int | float)), default=1)
-
-
-def _mindie_config(settings: Settings, environment: Mapping[str, str]) -> Path:
-    if settings.mindie.config_path is not None:
-        return Path(settings.mindie.config_path).expanduser().absolute()
-    default, install = Path(MINDIE_CONFIG), environment.get(_INSTALL_VARIABLE)
-    if default.is_file() or not install:
-        return default
-    return Path(install).parent / "mindie_llm/conf/config.json"
-
-
-def _world(document: Any) -> int:
-    world = _at(document, (*_MODEL, "worldSize"))
-    if isinstance(world, int) and not isinstance(world, bool) and world > 0:
-        return world
-    devices = _at(document, ("BackendConfig", "npuDeviceIds", 0))
-    return len(devices) if isinstance(devices, list) and devices else 1
-
-
-def _at(document: Any, path: tuple[str | int, ...]) -> Any:
-    for step in path:
-        try:
-            document = document[step]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return document
-
-
-def _spelled(path: tuple[str | int, ...]) -> str:
-    return ".".join(map(str, path))

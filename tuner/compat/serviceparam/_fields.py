@@ -37,6 +37,19 @@ class LoadField:
         return math.isclose(self.low, self.high)
 
 
+@dataclass(frozen=True)
+class Today:
+    """The configuration in use, as far as it is not in the settings.
+
+    Attributes:
+        environment: Variables that go before the value of a field; None: they do not count.
+        entries: Values in the engine's configuration file, by dotted path.
+    """
+
+    environment: Mapping[str, str] | None = None
+    entries: Mapping[str, Json] = field(default_factory=dict)
+
+
 @dataclass
 class Translated:
     """What the fields come to.
@@ -44,8 +57,8 @@ class Translated:
     Attributes:
         space: The ``search.space`` block; derived parameters after those they are derived from.
         positions: The ``trial.positions`` block.
-        baseline: Parameters of the configuration in use today; those left out are as the engine's
-            configuration file has them.
+        baseline: Parameters of the configuration in use today; of the engine's configuration file
+            those that it has.
         columns: Names in the order of the file.
         load: ``concurrency`` and ``request_rate``, where there are such fields.
     """
@@ -62,18 +75,12 @@ def entries(table: str, fields: Sequence[TargetField]) -> list[Entry]:
     return [Entry(f"{table}.target_field[{index}]", one) for index, one in enumerate(fields)]
 
 
-def translate_fields(
-    given: Sequence[Entry], environment: Mapping[str, str] | None, remarks: Remarks
-) -> Translated:
-    """Translate fields.
-
-    Args:
-        environment: Where variables of the baseline are looked up first; None: values count.
-    """
+def translate_fields(given: Sequence[Entry], today: Today, remarks: Remarks) -> Translated:
+    """Translate fields; the baseline is what they are ``today``."""
     found = Translated(columns=[entry.name for entry in given])
     _check(given, remarks)
     by_name = {entry.name: entry for entry in given}
-    _loads(given, found, environment, remarks)
+    _loads(given, found, today, remarks)
     free = [entry for entry in given if entry.name not in _names(found.load.values())]
     for entry in _ordered(free, by_name, remarks):
         made = parameter(entry, remarks)
@@ -82,8 +89,7 @@ def translate_fields(
         made = _completed(made, entry, by_name, found, remarks)
         found.space[entry.name] = made
         found.positions[entry.name] = _position(entry, remarks)
-        if entry.field.config_position == ENV:
-            _add_baseline(entry, made, found, environment, remarks)
+        _add_baseline(entry, made, found, today, remarks)
     for load, one in found.load.items():
         found.positions[one.name] = load
         found.baseline[one.name] = _number(one.value)
@@ -111,7 +117,7 @@ def _check(given: Sequence[Entry], remarks: Remarks) -> None:
 def _loads(
     given: Sequence[Entry],
     found: Translated,
-    environment: Mapping[str, str] | None,
+    today: Today,
     remarks: Remarks,
 ) -> None:
     for entry in given:
@@ -133,7 +139,7 @@ def _loads(
             said = f"constant {written.constant:g}: the range does not count"
             remarks.note(entry.path, said)
         whole = written.dtype == "int"
-        value = _value(entry, environment, remarks)
+        value = _value(entry, today, remarks)
         found.load[load] = LoadField(
             entry.name,
             int(low) if whole else low,
@@ -211,13 +217,16 @@ def _add_baseline(
     entry: Entry,
     made: Mapping[str, Json],
     found: Translated,
-    environment: Mapping[str, str] | None,
+    today: Today,
     remarks: Remarks,
 ) -> None:
-    if made["type"] in DERIVED:
+    where = entry.field.config_position
+    if where != ENV:
+        value = today.entries.get(where)
+    elif made["type"] in DERIVED:
         value = _derived_baseline(made, entry, found.baseline)
     else:
-        value = _baseline(entry, made, environment, remarks)
+        value = _baseline(entry, made, today, remarks)
     if value is not None:
         found.baseline[entry.name] = value
 
@@ -240,11 +249,11 @@ def _derived_baseline(made: Mapping[str, Json], entry: Entry, baseline: Mapping[
 def _baseline(
     entry: Entry,
     made: Mapping[str, Json],
-    environment: Mapping[str, str] | None,
+    today: Today,
     remarks: Remarks,
 ) -> Json:
     """The baseline's value in the type of the parameter."""
-    value = _value(entry, environment, remarks)
+    value = _value(entry, today, remarks)
     if made["type"] == "bool":
         return bool(value) if not isinstance(value, str) else value.lower() in ("1", "true")
     if made["type"] == "constant" and isinstance(made["value"], str):
@@ -255,8 +264,8 @@ def _baseline(
     return float(number) if made["type"] == "float" else _number(number)
 
 
-def _value(entry: Entry, environment: Mapping[str, str] | None, remarks: Remarks) -> Scalar:
-    name = entry.name.upper()
+def _value(entry: Entry, today: Today, remarks: Remarks) -> Scalar:
+    name, environment = entry.name.upper(), today.environment
     if environment is None or entry.field.config_position != ENV or name not in environment:
         return entry.field.value
     text = environment[name]

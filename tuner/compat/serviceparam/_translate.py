@@ -12,8 +12,10 @@ from tuner.compat._hardware import machine_cpus
 from tuner.compat._options import Problems
 from tuner.compat.serviceparam._benchmarks import ais_bench, counted_latencies, vllm_benchmark
 from tuner.compat.serviceparam._config import AisBench, VllmBenchmark
-from tuner.compat.serviceparam._engines import Served, mindie_engine, vllm_engine
-from tuner.compat.serviceparam._fields import LoadField, Translated, entries, translate_fields
+from tuner.compat.serviceparam._engines import Served, vllm_engine
+from tuner.compat.serviceparam._fields import Today, Translated, entries, translate_fields
+from tuner.compat.serviceparam._loads import load_block, operating_point, refinement
+from tuner.compat.serviceparam._mindie import Installed, mindie_engine
 from tuner.compat.serviceparam._parameters import Remarks
 from tuner.compat.serviceparam._reading import Configuration
 from tuner.compat.serviceparam._request import OptimizerRequest
@@ -23,6 +25,9 @@ NAME = "tuner"
 """The experiment's name, and so the folder in ``output`` that the run works in."""
 _MOST = 200
 """The original takes no more particles or iterations."""
+_RETRIES = 2
+_VLLM_PROGRAM = "vllm.entrypoints.cli.main"
+"""The module of ``vllm``, for an interpreter."""
 _CLASSES = {
     "mindie": "Simulator",
     "vllm": "VllmSimulator",
@@ -30,12 +35,10 @@ _CLASSES = {
     "vllm_benchmark": "VllmBenchMark",
 }
 """Names under which the original backs files up."""
-_AIS_CONCURRENCY = 1000
 _DELIVERED = (
     "what is delivered is the best that keeps all limits, found by the search; the original "
     "chooses among the baseline and refined points, and shipped penalties make it the baseline"
 )
-_FASTEST = "as fast as the concurrency allows"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class _Translator:
         self._request = request
         self._remarks = Remarks(notes=list(configuration.notes))
         self._output = _below(request.cwd, self._settings.output)
+        self._installed: Installed | None = None
+        if request.engine == "mindie":
+            self._installed = Installed(self._settings, request.environment, self._remarks)
 
     def translation(self) -> OptimizerTranslation:
         request, remarks = self._request, self._remarks
@@ -79,22 +85,28 @@ class _Translator:
         served = self._engine(fields)
         latencies = counted_latencies(self._tool(), request.benchmark, remarks)
         limits = self._limits(latencies)
-        load = self._load(fields, benchmark)
+        if request.native:
+            load, refined = operating_point(self._settings, fields, remarks), dict[str, Json]()
+        else:
+            load = load_block(self._settings, fields, benchmark, remarks)
+            refined = refinement(self._settings, fields, limits, remarks)
         if self._settings.service == "slave":
             said = "no machine is started as a slave; start the optimizer on the master only"
             remarks.problem("service", said)
-        fitness = self._fitness(latencies)
+        fitness, search = self._fitness(latencies), self._search(fields)
         data: dict[str, Any] = {
             "name": NAME,
-            "trial": self._trial(served, benchmark, load, fields),
-            "search": self._search(fields),
+            "trial": self._trial(served, benchmark, load, fields) | refined,
+            "search": search,
             "objective": self._objective(fitness, limits),
-            "budget": {"trials": self._trials},
+            "budget": self._budget(search, served),
             "cluster": {"resources": self._resources(served)},
             "storage": str(self._output),
             "views": [self._view(fields, fitness, benchmark, load)],
         }
-        remarks.notes += unused(self._configuration, request.engine, request.benchmark)
+        remarks.notes += unused(
+            self._configuration, request.engine, request.benchmark, refined="refine" in refined
+        )
         return OptimizerTranslation(
             data, tuple(dict.fromkeys(remarks.notes)), remarks.problems, self._store
         )
@@ -116,70 +128,32 @@ class _Translator:
 
     def _fields(self) -> Translated:
         request, settings = self._request, self._settings
-        engine = settings.mindie if request.engine == "mindie" else settings.vllm
+        engine = settings.vllm if self._installed is None else settings.mindie
         given = entries(request.engine, engine.target_field)
         given += entries(request.benchmark, self._tool().target_field)
-        environment = request.environment if request.engine == "mindie" else None
-        return translate_fields(given, environment, self._remarks)
+        today = Today()
+        if self._installed is not None:
+            today = Today(request.environment, self._installed.tuned(given))
+        return translate_fields(given, today, self._remarks)
 
     def _benchmark(self) -> dict[str, Json]:
         request, command = self._request, self._request.tools.ais_bench
         if request.benchmark == "ais_bench":
             return ais_bench(self._settings, self._remarks, command=command)
         command = request.tools.vllm
-        if command and command[-1] == "serve":
-            command = command[:-1]
+        if command is not None:
+            serves = command[-1] == "serve"
+            command = command[:-1] if serves else [*command, "-m", _VLLM_PROGRAM]
         return vllm_benchmark(self._settings, request.engine, self._remarks, command=command)
 
     def _engine(self, fields: Translated) -> Served:
         request = self._request
-        if request.engine == "mindie":
-            return mindie_engine(self._settings, request.environment, self._remarks)
+        if self._installed is not None:
+            return mindie_engine(self._settings, self._installed, self._remarks)
         kind = "vllm-ascend" if request.device == "npu" else "vllm"
         return vllm_engine(
             self._settings, fields.space, self._remarks, kind=kind, command=request.tools.vllm
         )
-
-    def _load(self, fields: Translated, benchmark: dict[str, Json]) -> dict[str, Json]:
-        concurrency, rate = fields.load.get("concurrency"), fields.load.get("request_rate")
-        if self._request.native:
-            return self._operating_point(concurrency)
-        load: dict[str, Json] = {"type": "fixed"}
-        if rate is not None and not rate.fixed:
-            load["type"] = "calibrated"
-            if rate.low > 0:
-                said = (
-                    f"a throughput below {rate.low:g} requests per second is followed, not raised"
-                )
-                self._remarks.note(rate.name, said)
-        if concurrency is not None and concurrency.high > 0:
-            load["concurrency"] = int(concurrency.high)
-        elif concurrency is None and "CONCURRENCY" not in fields.space:
-            self._without_concurrency(load)
-        if rate is not None and rate.high > 0:
-            load["request_rate"] = float(rate.high)
-        if rate is None:
-            self._remarks.note("REQUESTRATE", f"there is no such field; requests go {_FASTEST}")
-        sample, whole = self._settings.sample_size, benchmark["num_prompts"]
-        if sample and sample < whole:
-            load["requests"] = sample
-        return load
-
-    def _without_concurrency(self, load: dict[str, Json]) -> None:
-        if self._request.benchmark == "ais_bench":
-            load["concurrency"] = _AIS_CONCURRENCY
-        limit = load.get("concurrency", "no limit")
-        self._remarks.note("CONCURRENCY", f"there is no such field; the concurrency is {limit}")
-
-    def _operating_point(self, concurrency: LoadField | None) -> dict[str, Json]:
-        load: dict[str, Json] = {"type": "operating_point", "by": "concurrency"}
-        if concurrency is not None and concurrency.high >= 1:
-            load["low"] = max(1, int(concurrency.low))
-            load["high"] = max(1, int(concurrency.high))
-        if self._settings.sample_size:
-            said = "short runs look for the load, and the run that counts sends all requests"
-            self._remarks.note("sample_size", said)
-        return load
 
     def _trial(
         self,
@@ -294,6 +268,14 @@ class _Translator:
             self._remarks.note("objective", _DELIVERED)
         return {"fitness": fitness, "limits": limits}
 
+    def _budget(self, search: dict[str, Any], served: Served) -> dict[str, int]:
+        """Of trials, where the search has no end of its own, whose reaching is a result. What the
+        settings call retryable is retried as often as in the original."""
+        ends = {"trials", "iterations"} & set(search)
+        errors = served.block.get("health_check", {}).get("service_errors", {})
+        retried = {"retries": _RETRIES} if errors.get("retryable_patterns") else {}
+        return ({} if ends else {"trials": self._trials}) | retried
+
     def _resources(self, served: Served) -> dict[str, int]:
         if self._request.device == "cpu":
             return {"CPU": machine_cpus()}
@@ -312,12 +294,11 @@ class _Translator:
         view["fields"] = fields.columns
         view["load"] = {one.name: load for load, one in fields.load.items()}
         known = {"fixed": ("concurrency", "request_rate"), "calibrated": ("concurrency",)}
-        constants = {
-            one.name: load[key]
+        view["constants"] = {
+            one.name: load.get(key, 0)
             for key, one in fields.load.items()
-            if key in load and key in known.get(load["type"], ())
+            if key in known.get(load["type"], ())
         }
-        view["constants"] = constants
         view["num_prompts"] = benchmark["num_prompts"]
         if "requests" in load:
             view["sample_size"] = load["requests"]

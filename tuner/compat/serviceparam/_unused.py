@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from tuner.compat.serviceparam._reading import Configuration
 
 _KILLED = "nothing is killed by its name here; what is started is stopped"
-_REFINED = "belongs to the refinement after the search, which --native replaces"
+_REFINED = "belongs to the refinement after the search, and no load is refined (see data_storage)"
+_STEP = "the refinement of the load interpolates between runs and needs no step"
 _BOUND = "the memory a configuration needs is computed per candidate, without this factor"
 _SIMULATED = "is of the simulation mode, which is not available yet"
 _UNUSED: tuple[tuple[str, str], ...] = (
-    ("max_fine_tune", _REFINED),
-    ("step_size", _REFINED),
-    ("slo_coefficient", _REFINED),
+    ("step_size", _STEP),
     ("mem_coefficient", _BOUND),
     ("scaling_coefficient", _BOUND),
     ("simulator_output", _SIMULATED),
     ("latency_model", _SIMULATED),
     ("communication", "machines find each other through Ray"),
 )
+_OF_REFINEMENT = (("max_fine_tune", _REFINED), ("slo_coefficient", _REFINED))
 _OF_ENGINE: tuple[tuple[str, str], ...] = (
     ("process_name", _KILLED),
     ("work_path", "the engine works in the trial's folder; give absolute paths"),
@@ -41,18 +41,19 @@ _OF_BENCHMARK: tuple[tuple[str, str], ...] = (
 )
 
 
-def unused(configuration: Configuration, engine: str, benchmark: str) -> Iterator[str]:
-    """A line for each option that was written and does nothing."""
+def unused(
+    configuration: Configuration, engine: str, benchmark: str, *, refined: bool
+) -> Iterator[str]:
+    """A line for each option that was written and does nothing; ``refined``: whether the load of
+    the best is searched after the search."""
     settings = configuration.settings
     tables = [("", _UNUSED), (f"{engine}.", _OF_ENGINE), (f"{benchmark}.", _OF_BENCHMARK)]
+    if not refined:
+        tables.insert(0, ("", _OF_REFINEMENT))
     for prefix, options in tables:
         for key, said in options:
             if configuration.wrote(prefix + key):
                 yield f"{prefix}{key}: {said}"
-    if settings.data_storage.pso_top_k:
-        given = settings.data_storage.pso_top_k
-        said = "the best points are not refined after the search; --native finds their load in it"
-        yield f"data_storage.pso_top_k = {given}: {said}"
     if math.isfinite(settings.ftol):
         yield "ftol: a swarm that stagnates is scattered, and the search ends with its budget"
     if settings.kubectl.kubectl_default_path:

@@ -43,7 +43,7 @@ def with_mindie(text: str, folder: Path, **model: Any) -> str:
     """Settings that name a config.json of MindIE in ``folder``."""
     file = folder / "mindie.json"
     document = {
-        "ServerConfig": {"port": 1025},
+        "ServerConfig": {"port": 1025, "httpsEnabled": True},
         "BackendConfig": {
             "npuDeviceIds": [[0, 1]],
             "ModelDeployConfig": {
@@ -52,7 +52,12 @@ def with_mindie(text: str, folder: Path, **model: Any) -> str:
                     | model
                 ]
             },
-            "ScheduleConfig": {"maxBatchSize": 200},
+            "ScheduleConfig": {
+                "maxBatchSize": 200,
+                "maxPrefillBatchSize": 50,
+                "prefillTimeMsPerReq": 150,
+                "supportSelectBatch": False,
+            },
         },
     }
     file.write_text(json.dumps(document))
@@ -77,6 +82,10 @@ def translated(
         configured(text, folder, environment),
         OptimizerRequest(engine=engine, benchmark=benchmark, cwd=folder, **request),
     )
+
+
+def problems(text: str, folder: Path, *tools: str, **request: Any) -> dict[str, str]:
+    return dict(translated(text, folder, *tools, **request).problems)
 
 
 def field(name: str, *, position: str = "env", **entry: Any) -> str:

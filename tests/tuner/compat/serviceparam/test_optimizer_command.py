@@ -51,7 +51,7 @@ def test_flags_go_into_the_experiment(tmp_path: Path, capsys: pytest.CaptureFixt
     flags += ["--vllm", "/opt/vllm/bin/vllm", "--set", "search.seed=7", "--pd", "competition"]
     assert main(["optimizer", *VLLM, *flags, "-d", "single", PRINT]) == 0
     data = printed(capsys)
-    assert data["budget"] == {"trials": 30}
+    assert data["search"]["trials"] == 30
     assert data["views"][0]["backup"] is True
     assert data["trial"]["load"]["type"] == "operating_point"
     assert (data["search"]["type"], data["search"]["seed"]) == ("random", 7)

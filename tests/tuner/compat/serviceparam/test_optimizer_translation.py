@@ -13,6 +13,7 @@ from searchers import Space, make_strategy
 from tests.tuner.compat.serviceparam.settings import (
     field,
     filled,
+    problems,
     shipped,
     translated,
     vllm,
@@ -30,10 +31,6 @@ A = field("A", min=1, max=16, dtype="int", value=4)
 
 def golden(name: str, folder: Path) -> Any:
     return yaml.safe_load((GOLDENS / f"{name}.yaml").read_text().replace("FOLDER", str(folder)))
-
-
-def problems(text: str, folder: Path, *tools: str, **request: Any) -> dict[str, str]:
-    return dict(translated(text, folder, *tools, **request).problems)
 
 
 @pytest.mark.parametrize("name", ["mindie", "vllm", "vllm_native"])
@@ -245,7 +242,7 @@ def test_the_constants_of_the_swarm_count_where_they_are_given(tmp_path: Path) -
         "inertia": 0.9,
         "cognitive": {"schedule": "random", "start": 2.0},
     }
-    assert found.data["budget"] == {"trials": 400}
+    assert found.data["budget"] == {}
     assert "n_particles: 300 counts as 200" in "\n".join(found.notes)
 
 
@@ -256,6 +253,9 @@ def test_another_search(tmp_path: Path) -> None:
         "trials": 50,
         "space": found.data["search"]["space"],
     }
+    assert found.data["budget"] == {}
+    endless = translated(vllm(A), tmp_path, search="grid")
+    assert endless.data["budget"] == {"trials": 50}
     assert "unknown strategy 'swarm'" in problems(vllm(A), tmp_path, search="swarm")["--search"]
 
 
@@ -275,14 +275,18 @@ network_error = ["reset"]
         "log_snippet_length": 100,
     }
     engine_type(engine["type"]).Options.model_validate(engine)
+    assert found.data["budget"] == {}
+    retried = extra.replace("fatal_patterns", "retryable_patterns")
+    assert translated(vllm(A, extra=retried), tmp_path).data["budget"]["retries"] == 2
     assert "health_check.benchmark_errors" in "\n".join(found.notes)
 
 
 def test_what_is_not_used_is_said(tmp_path: Path) -> None:
-    extra = "step_size = 0.5\nmem_coefficient = 0.7\nftol = 0.1\n[data_storage]\npso_top_k = 3\n"
-    extra += "[vllm]\nprocess_name = 'vllm'\nwork_path = '/w'\n[kubectl]\nkubectl_default_path='/k'"
+    extra = "step_size = 0.5\nmem_coefficient = 0.7\nftol = 0.1\nmax_fine_tune = 3\n"
+    extra += "[data_storage]\npso_top_k = 0\n[kubectl]\nkubectl_default_path='/k'\n"
+    extra += "[vllm]\nprocess_name = 'vllm'\nwork_path = '/w'"
     said = "\n".join(translated(vllm(A, extra=extra), tmp_path).notes)
-    places = ("step_size", "mem_coefficient", "ftol", "data_storage.pso_top_k = 3")
+    places = ("step_size", "mem_coefficient", "ftol", "max_fine_tune")
     for place in (*places, "vllm.process_name", "vllm.work_path", "kubectl.kubectl_default_path"):
         assert f"{place}: " in said
 
@@ -302,24 +306,11 @@ def test_where_everything_goes(tmp_path: Path) -> None:
     assert data["trial"]["engine"]["command"] == ["/opt/vllm/bin/vllm", "serve"]
     assert data["trial"]["benchmark"]["command"] == ["/opt/vllm/bin/vllm"]
     assert data["trial"]["early_rejection"]["memory"] is False
+    python = translated(vllm(A), tmp_path, tools=Tools(vllm=["/opt/vllm/bin/python"])).data["trial"]
+    assert python["engine"]["command"] == ["/opt/vllm/bin/python"]
+    interpreted = ["/opt/vllm/bin/python", "-m", "vllm.entrypoints.cli.main"]
+    assert python["benchmark"]["command"] == interpreted
     assert set(data["cluster"]["resources"]) == {"CPU"}
-
-
-def test_mindie_reads_the_baseline_from_variables_and_its_own_file(tmp_path: Path) -> None:
-    text = with_mindie(filled("mindie"), tmp_path)
-    environment = {"CONCURRENCY": "64"}
-    found = translated(text, tmp_path, "mindie", "ais_bench", environment=environment)
-    assert found.data["trial"]["baseline"] == {"CONCURRENCY": 64, "REQUESTRATE": 100}
-    assert "the environment variable CONCURRENCY says" in "\n".join(found.notes)
-    wrong = problems(text, tmp_path, "mindie", "ais_bench", environment={"CONCURRENCY": "many"})
-    assert "has to be a number" in wrong["mindie.target_field[7].value"]
-
-
-def test_a_configuration_of_mindie_that_names_no_model(tmp_path: Path) -> None:
-    text = with_mindie(filled("mindie"), tmp_path, modelWeightPath="")
-    assert "names no model" in problems(text, tmp_path, "mindie", "ais_bench")["mindie.config_path"]
-    (tmp_path / "mindie.json").write_text("{")
-    assert problems(text, tmp_path, "mindie", "ais_bench")["mindie.config_path"]
 
 
 def test_a_slave_and_a_search_of_nothing(tmp_path: Path) -> None:
