@@ -277,7 +277,8 @@ class Session:
             verified = self._verification(done.best)
         result = self._result(done.verdict, done.best, done.message, verified)
         if done.best is not None and done.verdict in ("satisfied", "budget"):
-            self._delivery.deliver(verified, done.best.parameters, result.to_json())
+            measured = verified or self._own_measurement(done.best)
+            self._delivery.deliver(measured, done.best.parameters, result.to_json())
         self.store.prune([])
         record.finished, record.verdict = True, done.verdict
         self._save_status(done.verdict, result)
@@ -289,6 +290,10 @@ class Session:
             return None
         proposal = Proposal(0, best.parameters, "verification")
         return self._ledger.find(self._campaign.identify(proposal))
+
+    def _own_measurement(self, best: Proposal) -> Measurement | None:
+        """A baseline that wins was measured as well as a verification would."""
+        return self._ledger.find(self._campaign.identify(best)) if best.kind == "baseline" else None
 
     def _result(
         self, verdict: str, best: Proposal | None, message: str, verified: Measurement | None
