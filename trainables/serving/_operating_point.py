@@ -65,11 +65,13 @@ class Found:
 
 @dataclass
 class _Level:
-    """What is known of one load; a full run outweighs short ones."""
+    """What is known of one load; a full run outweighs short ones. The margin of a run that was
+    ended early is only the least it can be."""
 
     margin: float
     throughput: float
     full: bool
+    ended: bool
 
 
 @dataclass
@@ -126,7 +128,8 @@ class OperatingPointSearch:
         if known is not None and known.full and not probe.full:
             return
         beyond = self._margin(probe, metrics) if margin is None else max(margin, _LEAST)
-        found = _Level(beyond, metrics.get(self.throughput, 0.0), probe.full)
+        throughput = metrics.get(self.throughput, 0.0)
+        found = _Level(beyond, throughput, probe.full, ended=margin is not None)
         self._levels[probe.level] = found
         self._sides.append(found.margin <= 0)
 
@@ -186,8 +189,9 @@ class OperatingPointSearch:
             return None
         bottom, top = self._levels[low].margin, self._levels[high].margin
         share = 0.5
+        known = not self._levels[high].ended
         same_side_twice = len(self._sides) >= 2 and self._sides[-1] == self._sides[-2]
-        if not same_side_twice and math.isfinite(bottom) and math.isfinite(top):
+        if known and not same_side_twice and math.isfinite(bottom) and math.isfinite(top):
             share = _clip(-bottom / (top - bottom), 0.2, 0.8) if top > bottom else 0.5
         level = self._rounded(math.exp(math.log(low) * (1 - share) + math.log(high) * share))
         if self.options.by == "concurrency":
