@@ -95,7 +95,7 @@ class TrialType(ABC):
             cls.Options.model_validate(settings["options"]),
             None if cls.SearchOptions is None else cls.SearchOptions.model_validate(search),
         )
-        twin.goal = settings["goal"]
+        twin.goal = settings.get("goal", {})
         return twin
 
     def problems(self) -> list[tuple[str, str]]:
