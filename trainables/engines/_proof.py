@@ -79,7 +79,7 @@ class Proof:
         self._client = httpx.Client(
             base_url=base_url(deployment), timeout=_QUICK_S, trust_env=False
         )
-        self.waiting = ""
+        self.waiting = "" if again else f"it does not listen on port {deployment.port} yet"
         self.listening = again
         self.error: Exception | None = None
         first: list[Step] = [] if again else [self._says_ready, self._owns_port]

@@ -142,6 +142,7 @@ class Service:
         begun = time.monotonic()
         doomed: float | None = None
         try:
+            yield Progress(self._stage, proof.waiting)  # whoever started it hears of it at once
             while True:
                 proof.wait(POLL_SECONDS / 2)
                 self.check()
