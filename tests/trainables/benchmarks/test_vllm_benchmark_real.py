@@ -94,7 +94,7 @@ def measure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Measure]:
     assert not left
 
 
-def test_three_clients_agree_about_one_engine(measure: Measure) -> None:
+def test_each_of_three_clients_is_consistent_about_one_engine(measure: Measure) -> None:
     found = {name: measure(block) for name, block in BLOCKS.items()}
     shown = ("output_tokens_per_s", "ttft_mean_s", "tpot_mean_s", "itl_mean_s", "e2el_mean_s")
     for name, result in found.items():
