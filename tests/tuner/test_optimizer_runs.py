@@ -156,6 +156,7 @@ def _two_and_another(run: Run) -> bool:
     return max(begun) > max(ended)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     world = World(tmp_path, start_delay=0.2).with_vllm(**SMALL)
     first = world.start()
