@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuner.cli._options import add_json
+from tuner.cli._options import add_translated
 from tuner.cli._run_commands import carry_out, print_plan
 from tuner.compat import (
     TOOL_VARIABLES,
@@ -63,18 +63,7 @@ def add_commands(commands: Any) -> None:
     for tool in _TOOLS:
         said = f"how {tool} is called (default: ${TOOL_VARIABLES[tool]}, or as found in PATH)"
         parser.add_argument(f"--{tool}", metavar="COMMAND", help=said)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--print-experiment", action="store_true", help="print it, start nothing")
-    what.add_argument("--dry-run", action="store_true", help="say what would run, start nothing")
-    parser.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="a.b.c=VALUE",
-        help="change a value of the experiment; may be repeated",
-    )
-    add_json(parser)
+    add_translated(parser)
     parser.set_defaults(command=_optimizer)
 
 

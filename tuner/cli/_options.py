@@ -22,6 +22,11 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
         default=configs() / "quickstart.yaml",
         help="experiment file (default: configs/quickstart.yaml)",
     )
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Changes to an experiment."""
     parser.add_argument(
         "--set",
         dest="settings",
@@ -30,6 +35,15 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
         metavar="a.b.c=VALUE",
         help="change a value of the experiment; may be repeated",
     )
+
+
+def add_translated(parser: argparse.ArgumentParser) -> None:
+    """What a command that translates to an experiment does with it."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--print-experiment", action="store_true", help="print it, start nothing")
+    what.add_argument("--dry-run", action="store_true", help="say what would run, start nothing")
+    add_settings(parser)
+    add_json(parser)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.quantization import Device
-from tuner.cli._options import add_json
+from tuner.cli._options import add_translated
 from tuner.cli._run_commands import carry_out, print_plan
 from tuner.compat import (
     LOG_LEVELS,
@@ -55,18 +55,7 @@ def add_commands(commands: Any) -> None:
     for tool, variable in TOOL_VARIABLES.items():
         said = f"how {tool} is called (default: ${variable}, or as found in PATH)"
         tune.add_argument(f"--{tool}", metavar="COMMAND", help=said)
-    what = tune.add_mutually_exclusive_group()
-    what.add_argument("--print-experiment", action="store_true", help="print it, start nothing")
-    what.add_argument("--dry-run", action="store_true", help="say what would run, start nothing")
-    tune.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="a.b.c=VALUE",
-        help="change a value of the experiment; may be repeated",
-    )
-    add_json(tune)
+    add_translated(tune)
     tune.set_defaults(command=_tune)
 
 
