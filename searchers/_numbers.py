@@ -22,73 +22,13 @@ _WIDEST = 2**40
 """Whole numbers up to here are told apart by a coordinate, on a logarithmic axis too."""
 
 
-class IntParameter(FiniteParameter):
-    """``{type: int, low: 1, high: 64, step: 1, log: false}``, both ends included."""
+class _WholeNumbers(FiniteParameter):
+    """low, low + step, ... up to at most high."""
 
-    type: Literal["int"]
+    type: str
     low: int = Field(ge=-_WIDEST, le=_WIDEST)
     high: int = Field(ge=-_WIDEST, le=_WIDEST)
     step: int = Field(1, ge=1)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _consistent(self) -> IntParameter:
-        _check_range(self.low, self.high, log=self.log, stepped=self.step != 1)
-        over = (self.high - self.low) % self.step
-        if over:
-            raise ValueError(
-                f"high {self.high} is not low plus a multiple of step {self.step}; "
-                f"use {self.high - over} or {self.high - over + self.step}"
-            )
-        return self
-
-    @property
-    def numeric(self) -> bool:
-        return True
-
-    @property
-    def log_scaled(self) -> bool:
-        return self.log
-
-    @property
-    def span(self) -> float:
-        return float(self.high - self.low)
-
-    def size(self) -> int:
-        return (self.high - self.low) // self.step + 1
-
-    def at(self, index: int) -> Json:
-        return self.low + index * self.step
-
-    def index(self, value: Json) -> int:
-        return stepped_index(value, self.low, self.high, self.step)
-
-    def decode(self, unit: float, given: Values) -> Json:
-        if not self.log:
-            return super().decode(unit, given)
-        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
-        return min(max(round(math.exp(bottom + unit * (top - bottom))), self.low), self.high)
-
-    def encode(self, value: Json, given: Values) -> float:
-        index = self.index(value)
-        if not self.log:
-            return (index + 0.5) / self.size()
-        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
-        return (math.log(value) - bottom) / (top - bottom)
-
-
-class RangeParameter(FiniteParameter):
-    """``{type: range, low: 0, high: 1000, step: 10}``: low, low + step, ... up to at most high."""
-
-    type: Literal["range"]
-    low: int = Field(ge=-_WIDEST, le=_WIDEST)
-    high: int = Field(ge=-_WIDEST, le=_WIDEST)
-    step: int = Field(1, ge=1)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> RangeParameter:
-        _check_range(self.low, self.high, log=False, stepped=True)
-        return self
 
     @property
     def last(self) -> int:
@@ -111,6 +51,50 @@ class RangeParameter(FiniteParameter):
 
     def index(self, value: Json) -> int:
         return stepped_index(value, self.low, self.last, self.step)
+
+
+class IntParameter(_WholeNumbers):
+    """``{type: int, low: 1, high: 64, step: 1, log: false}``, both ends included."""
+
+    type: Literal["int"]
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> IntParameter:
+        _check_range(self.low, self.high, log=self.log, stepped=self.step != 1)
+        if self.last != self.high:
+            raise ValueError(
+                f"high {self.high} is not low plus a multiple of step {self.step}; "
+                f"use {self.last} or {self.last + self.step}"
+            )
+        return self
+
+    @property
+    def log_scaled(self) -> bool:
+        return self.log
+
+    def decode(self, unit: float, given: Values) -> Json:
+        if not self.log:
+            return super().decode(unit, given)
+        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        return min(max(round(math.exp(bottom + unit * (top - bottom))), self.low), self.high)
+
+    def encode(self, value: Json, given: Values) -> float:
+        if not self.log:
+            return super().encode(value, given)
+        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        return (math.log(self.canonical(value, given)) - bottom) / (top - bottom)
+
+
+class RangeParameter(_WholeNumbers):
+    """``{type: range, low: 0, high: 1000, step: 10}``: low, low + step, ... up to at most high."""
+
+    type: Literal["range"]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RangeParameter:
+        _check_range(self.low, self.high, log=False, stepped=True)
+        return self
 
 
 class FloatParameter(BaseParameter):

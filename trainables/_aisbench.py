@@ -160,11 +160,15 @@ def config_files(folder: str, kinds: tuple[str, ...]) -> dict[str, list[Path]]:
 @lru_cache(maxsize=8)
 def own_config_files(program: str, kinds: tuple[str, ...]) -> dict[str, list[Path]]:
     """Those that came with the program, where they lie beside it; none otherwise."""
+    folder = own_configs(program)
+    return {} if folder is None else config_files(str(folder), kinds)
+
+
+def own_configs(program: str) -> Path | None:
+    """AISBench's folder of configurations, where it lies beside the program."""
     found = shutil.which(program)
     if found is None:
-        return {}
+        return None
     given, real = Path(found).absolute(), Path(found).resolve()
-    for prefix in dict.fromkeys((given.parent.parent, real.parent.parent)):
-        for folder in sorted(prefix.glob(_OWN)):
-            return config_files(str(folder), kinds)
-    return {}
+    prefixes = dict.fromkeys((given.parent.parent, real.parent.parent))
+    return next((folder for prefix in prefixes for folder in sorted(prefix.glob(_OWN))), None)

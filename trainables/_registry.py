@@ -18,12 +18,16 @@ class Registry(Generic[T]):
         what: The sort, for messages: ``quantizer``.
         group: Entry-point group of third parties: the name is the type, the value the class.
         built_in: Name to the module of ours that registers it when it is imported.
+        default: The name that a block means which has no ``type``; by default it needs one.
     """
 
-    def __init__(self, what: str, group: str, built_in: Mapping[str, str]) -> None:
+    def __init__(
+        self, what: str, group: str, built_in: Mapping[str, str], *, default: str = ""
+    ) -> None:
         self._what = what
         self._group = group
         self._built_in = built_in
+        self._default = default
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[C], C]:
@@ -44,6 +48,18 @@ class Registry(Generic[T]):
         """All names, those of installed third parties included, without loading any."""
         theirs = (point.name for point in entry_points(group=self._group))
         return sorted({*self._built_in, *self._classes, *theirs})
+
+    def make(self, block: Mapping[str, Any], **others: Any) -> T:
+        """What a block of an experiment describes: ``type`` and the options of that class, which
+        has a pydantic model ``Options`` of the whole block and is called with one, and ``others``.
+
+        Raises:
+            KeyError, ImportError: As :meth:`find`.
+            pydantic.ValidationError: The options are wrong.
+        """
+        kind: Any = self.find(str(block.get("type", self._default)))
+        made: T = kind(kind.Options.model_validate(dict(block)), **others)
+        return made
 
     def find(self, name: str) -> type[T]:
         """The class of that name.

@@ -13,6 +13,8 @@ import psutil
 
 from trainables._program import StageError
 
+SHELL_PROMPT = "$ "
+"""Begins a line of a log that is a command, not a word of the tool's."""
 _OUR_CHECKOUT = str(Path(__file__).resolve().parents[1])
 _END_S = 5.0
 

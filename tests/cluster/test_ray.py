@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -88,6 +89,16 @@ def driver(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Iterator
     started.end()
 
 
+def living(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended. An orphan is a zombie until the init process finds time for it."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
 @pytest.fixture
 def worker(driver: Driver, run_id: str, tmp_path: Path) -> int:
     """Process id of a Ray worker that owns a family."""
@@ -147,7 +158,7 @@ def test_programs_of_trials_get_neither_rays_environment_nor_its_niceness(
     assert not any(name.startswith("RAY_") for name in passed_on)
     assert passed_on["TUNER_RUN_ID"] == "run"
     assert passed_on.get("OMP_NUM_THREADS") == psutil.Process().environ().get("OMP_NUM_THREADS")
-    assert niceness == 0
+    assert niceness == os.nice(0)
 
 
 def test_the_dashboard_comes_up_behind_and_demands_the_token(
@@ -215,8 +226,9 @@ def test_a_process_has_one_connection(connection: Connection) -> None:
 
 @pytest.mark.parametrize("way", ["ray.kill", "SIGKILL", "SIGTERM", "os._exit"])
 def test_family_ends_with_the_actor_that_owns_it(
-    way: str, driver: Driver, worker: int, run_id: str, vanishes: Wait
+    way: str, driver: Driver, worker: int, run_id: str, vanishes: Wait, until: Wait
 ) -> None:
+    actor = psutil.Process(worker)
     if way == "ray.kill":
         driver.ask("kill")
     elif way == "os._exit":
@@ -224,7 +236,7 @@ def test_family_ends_with_the_actor_that_owns_it(
     else:
         os.kill(worker, signal.Signals[way])
     vanishes(run_id)
-    assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == "zombie"
+    until(lambda: not living([actor]), "the actor ends as well")
 
 
 def test_closing_ends_the_family_and_all_of_this_ray_but_no_other(
@@ -236,7 +248,7 @@ def test_closing_ends_the_family_and_all_of_this_ray_but_no_other(
     assert {"raylet", "gcs_server"} <= {process.name() for process in processes}
     assert driver.ask("close") == "done"
     vanishes(run_id)
-    assert [process for process in processes if process.is_running()] == []
+    assert living(processes) == []
     assert ray.get(ray.remote(num_cpus=1)(lambda: "lives").remote(), timeout=60) == "lives"
     assert connection.nodes()[0].alive
     assert connection.lost is None
@@ -262,4 +274,4 @@ def test_family_ends_with_the_raylet_and_the_driver_can_still_leave(
     vanishes(run_id)
     assert driver.ask("lost").startswith("Ray's process raylet ended unexpectedly")
     assert driver.ask("close") == "done"
-    assert [process for process in processes if process.is_running()] == []
+    assert living(processes) == []

@@ -64,7 +64,7 @@ def test_shipped_settings_are_a_valid_plan(engine: str, tmp_path: Path) -> None:
 
 
 def test_vllm_with_a_candidate_that_cannot_start(tmp_path: Path) -> None:
-    world = World(tmp_path).with_vllm(**SMALL)
+    world = World(tmp_path, tpot=0.03).with_vllm(**SMALL)
     # Of two particles one begins in the upper half of the range.
     world.environment["STUB_MOST_SEQS"] = "272"
     run = world.run()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator
-from dataclasses import asdict
 from pathlib import Path
 
 from trainables._aisbench import (
@@ -15,6 +14,8 @@ from trainables._aisbench import (
     config_digest,
     config_problem,
 )
+from trainables._aisbench_data import data_digest
+from trainables._content import content_digest
 from trainables._trial import Json, Progress, TrialRun
 from trainables.benchmarks._ais_bench_options import AisBenchOptions
 from trainables.benchmarks._benchmark import (
@@ -25,11 +26,10 @@ from trainables.benchmarks._benchmark import (
     register_benchmark,
 )
 from trainables.benchmarks._metrics import ALL
-from trainables.benchmarks._tool_call import REPORT_S, ToolCall, content_digest
+from trainables.benchmarks._tool_call import ToolCall, tool_stage
 from trainables.benchmarks._workload import make_workload
 from trainables.engines._arguments import canonical
 
-_PROGRAM = "trainables.benchmarks.run_ais_bench"
 _PLACES = {"command", "config_dir", "args", "workload", "custom_dataset_path"}
 
 
@@ -65,33 +65,17 @@ class AisBenchBenchmark(Benchmark):
             timeout=timeout,
             suggestion="name AISBench's program in benchmark.command",
         )
-        asked = {"load": asdict(load), "seed": seed, "benchmark": self.identity()}
-        request = {
-            "call": call.model_dump(mode="json"),
-            "options": options.model_dump(mode="json"),
-            "target": {"served_name": target.served_name, "model": str(target.model)},
-            "load": asdict(load),
-            "seed": seed,
-            "asked": asked,
-        }
-        before = len(trial.stages)
-        found = yield from trial.program(
-            stage,
-            _PROGRAM,
-            request,
-            timeout=timeout + REPORT_S,
-            valid=lambda known: (
-                known.get("asked") == asked
-                and all(Path(path).exists() for path in known["artifacts"].values())
-            ),
-        )
-        seconds = sum(one["seconds"] for one in trial.stages[before:])
-        return BenchmarkResult(
-            metrics=found["metrics"],
-            seconds=max(seconds, found["metrics"]["duration_s"]),
-            data=found["data"],
-            artifacts=found["artifacts"],
-            environment={"benchmark": f"ais_bench/{self._version() or 'unknown'}"},
+        return tool_stage(
+            self,
+            trial,
+            call,
+            load,
+            program="trainables.benchmarks.run_ais_bench",
+            stage=stage,
+            seed=seed,
+            version=self._version(),
+            options=options.model_dump(mode="json"),
+            target={"served_name": target.served_name, "model": str(target.model)},
         )
 
     def requests(self) -> int:
@@ -106,6 +90,9 @@ class AisBenchBenchmark(Benchmark):
         for kinds, name in ((MODELS, options.models), (DATASETS, options.datasets)):
             digest = config_digest(options.config_dir, kinds, name) if name else None
             document[f"{kinds[0]}_content"] = digest
+        if options.datasets:
+            found = data_digest(options.command[0], options.config_dir, options.datasets)
+            document["datasets_data"] = found
         if options.custom_dataset_path:
             document["custom_dataset"] = content_digest(options.custom_dataset_path)
         return {**document, "version": self._version()}

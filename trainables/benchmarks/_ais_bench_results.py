@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.benchmarks._foreign import ResultError, number, read_object
+from trainables.benchmarks._foreign import UNITS, ResultError, in_seconds, number, read_object
 from trainables.benchmarks._metrics import LATENCIES, STATISTICS, latency_name
 
 _PLACES = ("*.csv", "performances/*/*.csv", "*/performances/*/*.csv")
@@ -31,7 +31,6 @@ _COLUMNS = {"Average": "mean", "Min": "min", "Max": "max", "Median": "p50"} | {
     one.upper(): one for one in STATISTICS if one.startswith("p")
 }
 _CELL = re.compile(r"([-+.\deE]+)\s*([a-zA-Z/]*)")
-_SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 _TOTALS = {
     "Benchmark Duration": "duration_s",
     "Total Requests": "requests",
@@ -202,10 +201,9 @@ def _value(cell: Any, name: str, file: Path, *, seconds: bool) -> float:
     """The number in a cell, with a unit of time in seconds."""
     parts = _CELL.fullmatch(str(cell).strip())
     value = number(parts[1]) if parts else None
-    scale = _SECONDS.get(parts[2]) if parts and seconds else 1.0
-    if value is None or scale is None:
+    if parts is None or value is None or (seconds and parts[2] not in UNITS):
         raise ResultError(f"{name} in {file} is {cell!r}")
-    return value * scale
+    return in_seconds(value, parts[2]) if seconds else value
 
 
 def _lines(file: Path) -> Iterator[Mapping[str, Any]]:

@@ -163,18 +163,9 @@ _BENCHMARKS: Registry[Benchmark] = Registry(
         "vllm_benchmark": "trainables.benchmarks._vllm_benchmark",
         "ais_bench": "trainables.benchmarks._ais_bench",
     },
+    default=DEFAULT,
 )
 register_benchmark = _BENCHMARKS.register
 benchmark_types = _BENCHMARKS.names
 benchmark_type = _BENCHMARKS.find
-
-
-def make_benchmark(block: Mapping[str, Any]) -> Benchmark:
-    """The benchmark a ``benchmark`` block describes.
-
-    Raises:
-        KeyError, ImportError: As ``benchmark_type``.
-        pydantic.ValidationError: Its options are wrong.
-    """
-    kind = benchmark_type(str(block.get("type", DEFAULT)))
-    return kind(kind.Options.model_validate(dict(block)))
+make_benchmark = _BENCHMARKS.make

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+UNITS = {"": 0, "s": 0, "ms": -3, "us": -6}
+"""Units of time, by the power of ten that makes them seconds."""
 
 
 class ResultError(ValueError):
@@ -35,6 +39,12 @@ def number(value: Any) -> float | None:
     except ValueError:
         return None
     return found if math.isfinite(found) else None
+
+
+def in_seconds(value: float, unit: str = "ms") -> float:
+    """A duration in one of the :data:`UNITS`, with the digits that were recorded: 12.2 ms are
+    0.0122 s, where the product of two binary fractions is often a digit beside it."""
+    return float(Decimal(repr(value)).scaleb(UNITS[unit]))
 
 
 def required(document: Mapping[str, Any], name: str, file: Path) -> float:

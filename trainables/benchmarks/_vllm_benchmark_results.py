@@ -13,12 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.benchmarks._foreign import ResultError, number, read_object, required
+from trainables.benchmarks._foreign import ResultError, in_seconds, number, read_object, required
 from trainables.benchmarks._metrics import LATENCIES, latency_name
 from trainables.benchmarks._summary import RequestRecord, latencies
 
 PERCENTILES = (50, 75, 90, 95, 99)
-_MS = 1e-3
 _ONLY_IN_DETAILS = ("min", "max")
 _COUNTS = {"total_input_tokens": "input_tokens", "total_output_tokens": "output_tokens"}
 _RATES = {
@@ -87,15 +86,15 @@ def _latencies(document: Mapping[str, Any], file: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     detailed = latencies(_records(document))
     for latency in _present(document):
-        mean = required(document, f"mean_{latency}_ms", file)
-        found[latency_name(latency, "mean")] = mean * _MS
-        median = number(document.get(f"median_{latency}_ms"))
-        if median is not None:
-            found[latency_name(latency, "p50")] = median * _MS
-        for percent in PERCENTILES:
-            value = number(document.get(f"p{percent}_{latency}_ms"))
+        millis = {"mean": required(document, f"mean_{latency}_ms", file)}
+        optional = {"p50": f"median_{latency}_ms"}
+        optional |= {f"p{percent}": f"p{percent}_{latency}_ms" for percent in PERCENTILES}
+        for statistic, key in optional.items():
+            value = number(document.get(key))
             if value is not None:
-                found[latency_name(latency, f"p{percent}")] = value * _MS
+                millis[statistic] = value
+        for statistic, value in millis.items():
+            found[latency_name(latency, statistic)] = in_seconds(value)
         for one in _ONLY_IN_DETAILS:
             name = latency_name(latency, one)
             if name in detailed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -133,21 +133,12 @@ _WORKLOADS: Registry[Workload] = Registry(
         "text": "trainables.benchmarks._workload_texts",
         "trace": "trainables.benchmarks._workload_trace",
     },
+    default="random",
 )
 register_workload = _WORKLOADS.register
 workload_types = _WORKLOADS.names
 workload_type = _WORKLOADS.find
-
-
-def make_workload(block: Mapping[str, Any]) -> Workload:
-    """The workload a ``workload`` block describes.
-
-    Raises:
-        KeyError, ImportError: As ``workload_type``.
-        pydantic.ValidationError: Its options are wrong.
-    """
-    kind = workload_type(str(block.get("type", "random")))
-    return kind(kind.Options.model_validate(dict(block)))
+make_workload = _WORKLOADS.make
 
 
 def resolved_workload(block: dict[str, Json]) -> dict[str, Json]:

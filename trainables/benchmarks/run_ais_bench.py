@@ -1,8 +1,8 @@
 """Stage program of the benchmark ``ais_bench``.
 
 Request: ``call`` (a :class:`ToolCall` with the program alone), ``options`` (the block), ``target``
-(``served_name``, ``model``), ``load``, ``seed``, ``asked`` (returned as it is). Result:
-``metrics``, ``data``, ``artifacts``, ``asked``.
+(``served_name``, ``model``), ``asked`` (returned as it is), whose ``load`` and ``seed`` decide the
+run. Result: ``metrics``, ``data``, ``artifacts``, ``asked``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def run_ais_bench(request: Mapping[str, Any]) -> dict[str, Json]:
     """Carry out a request document. Raises ``StageError``."""
     call = ToolCall.model_validate(request["call"])
     options = AisBenchOptions.model_validate(request["options"])
-    load = Load(**request["load"])
+    load = Load(**request["asked"]["load"])
     asked = load.requests or options.num_prompts
     folder = Path(call.folder)
     # Tables that an earlier attempt left must not be taken for those of this one.
@@ -88,15 +88,15 @@ def _arguments(
     request: Mapping[str, Any], call: ToolCall, options: AisBenchOptions, load: Load
 ) -> list[str]:
     """The arguments of the run, whose configurations and dataset are written here."""
-    folder, target = Path(call.folder), request["target"]
+    folder, target, seed = Path(call.folder), request["target"], request["asked"]["seed"]
     host, port = call.address
     service = Service(
         path=target["model"], model=target["served_name"], host_ip=host, host_port=port
     )
     workload, due = None, None
     if options.own_workload:
-        asks = _asks(options.own_workload, load, request["seed"], Path(target["model"]))
-        workload, due = folder / "workload.jsonl", due_times(asks, load, request["seed"])
+        asks = _asks(options.own_workload, load, seed, Path(target["model"]))
+        workload, due = folder / "workload.jsonl", due_times(asks, load, seed)
         write_workload(workload, asks, due)
     return write_configs(
         folder / "config",

@@ -1,7 +1,7 @@
 """Stage program of the benchmark ``vllm_benchmark``.
 
 Request: ``call`` (a :class:`ToolCall`), ``result`` (the file that ``vllm bench serve`` is told to
-write), ``asked`` (returned as it is). Result: ``metrics``, ``data``, ``asked``.
+write), ``asked`` (returned as it is). Result: ``metrics``, ``data``, ``artifacts``, ``asked``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def run_vllm_benchmark(request: Mapping[str, Any]) -> dict[str, Json]:
         raise StageError("tool", str(error), "see the stage's log") from error
     note = failure_note(failed, metrics["requests"])
     data = {"note": note, "failures": failed}
-    return {"metrics": metrics, "data": data, "asked": request["asked"]}
+    artifacts = {"result": str(file)}
+    return {"metrics": metrics, "data": data, "artifacts": artifacts, "asked": request["asked"]}
 
 
 def _explained(code: int, output: str) -> StageError:

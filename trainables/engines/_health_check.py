@@ -1,4 +1,4 @@
-"""What the user knows about an engine's log: words after which a trial is given up."""
+"""What the user knows about the logs of a trial: words after which it is given up."""
 
 from __future__ import annotations
 
@@ -41,35 +41,34 @@ class ErrorPatterns(_Block):
     fatal_patterns: Patterns = {}
     retryable_patterns: Patterns = {}
 
-
-class HealthCheck(_Block):
-    """Words in the log of an engine that starts or serves after which it is given up.
-
-    Attributes:
-        service_errors: The words. Fatal ones are looked for first.
-        log_snippet_length: Last lines of the log that are kept with the failure.
-    """
-
-    service_errors: ErrorPatterns = ErrorPatterns()
-    log_snippet_length: int = Field(default=200, ge=1, le=1000)
-
-    @property
-    def watches(self) -> bool:
+    def __bool__(self) -> bool:
         """Whether there is anything to look for."""
-        errors = self.service_errors
-        return any(map(any, (errors.fatal_patterns.values(), errors.retryable_patterns.values())))
+        return any(map(any, (self.fatal_patterns.values(), self.retryable_patterns.values())))
 
     def found_in(self, lines: list[str]) -> Finding | None:
-        """The first line of a log that one of the words is in."""
+        """The first line of a log that one of the words is in; fatal ones are looked for first."""
         for line in lines:
             lowered = line.lower()
             for fatal in (True, False):
-                errors = self.service_errors
-                patterns = errors.fatal_patterns if fatal else errors.retryable_patterns
+                patterns = self.fatal_patterns if fatal else self.retryable_patterns
                 for kind, words in patterns.items():
                     if word := next((word for word in words if word.lower() in lowered), ""):
                         return Finding(kind, fatal, word, line.strip()[:_LINE_CHARS])
         return None
+
+
+class HealthCheck(_Block):
+    """Words in logs after which a trial is given up.
+
+    Attributes:
+        service_errors: Of an engine that starts or serves.
+        benchmark_errors: Of the tool that measures it.
+        log_snippet_length: Last lines of the log that are kept with the failure.
+    """
+
+    service_errors: ErrorPatterns = ErrorPatterns()
+    benchmark_errors: ErrorPatterns = ErrorPatterns()
+    log_snippet_length: int = Field(default=200, ge=1, le=1000)
 
 
 class Finding:

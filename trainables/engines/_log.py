@@ -1,4 +1,4 @@
-"""The log of an engine, and what its last words say about why it died."""
+"""Logs: what is written to them meanwhile, and what an engine's last words say about its death."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 
 from trainables._failures import failure_of
 from trainables._program import FailureClass
+from trainables._tool import SHELL_PROMPT
 from trainables._trial import TrialFailure
 from trainables.engines._engine import Symptom
+from trainables.engines._health_check import ErrorPatterns, ForeseenFailure
 
 _READ_BYTES = 1024 * 1024
 _EXCERPT_LINES = 20
@@ -35,41 +37,71 @@ COMMON_SYMPTOMS = (
 )
 
 
-class EngineLog:
-    """What one start of an engine writes to a log that earlier starts have written to as well."""
+class LogPart:
+    """What is written to a log from now on; it need not exist yet."""
 
-    def __init__(self, file: Path, argv: Sequence[str], notes: Sequence[str] = ()) -> None:
+    def __init__(self, file: Path) -> None:
         self.file = file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        now = datetime.now().astimezone().isoformat(timespec="seconds")
-        heads = [f"{now} {shlex.join(argv)}", *notes]
-        with file.open("ab") as stream:
-            stream.write("".join(f"=== {head}\n" for head in heads).encode(errors="replace"))
-            self._begin = self._read = stream.tell()
+        self._begin = self._read = self._size()
 
     def text(self) -> str:
-        """What this start wrote, at most the last MiB, without colours."""
-        with self.file.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(self._begin, size - _READ_BYTES))
-            return _plain(stream.read())
+        """All of it, at most the last MiB, without colours."""
+        return _plain(self._from(max(self._begin, self._size() - _READ_BYTES)))
 
     def new_lines(self, *, ended: bool = False) -> list[str]:
         """The lines written since this was asked last, as far as they are complete.
 
         ``ended``: nobody writes any more, so an unfinished last line counts.
         """
-        with self.file.open("rb") as stream:
-            stream.seek(self._read)
-            data = stream.read()
+        data = self._from(self._read)
         if not ended:
             data = data[: data.rfind(b"\n") + 1]
         self._read += len(data)
         return _plain(data).splitlines()
 
     def excerpt(self, lines: int = _EXCERPT_LINES) -> str:
-        """The last lines of this start."""
+        """Its last lines."""
         return last_lines(self.text(), lines)
+
+    def look_for(
+        self, errors: ErrorPatterns, *, what: str, stage: str, lines: int, ended: bool = False
+    ) -> None:
+        """Raise :class:`ForeseenFailure` when one of the words is in the lines that are new.
+
+        Args:
+            errors: The words.
+            what: Who writes the log, for the message.
+            stage: The stage that fails.
+            lines: Last lines that are kept with the failure.
+            ended: As in :meth:`new_lines`.
+        """
+        if not errors:
+            return
+        heard = [line for line in self.new_lines(ended=ended) if not line.startswith(SHELL_PROMPT)]
+        if found := errors.found_in(heard):
+            raise ForeseenFailure(found, stage, f"{what}: {found}", excerpt=self.excerpt(lines))
+
+    def _size(self) -> int:
+        return self.file.stat().st_size if self.file.exists() else 0
+
+    def _from(self, begin: int) -> bytes:
+        if not self.file.exists():
+            return b""
+        with self.file.open("rb") as stream:
+            stream.seek(begin)
+            return stream.read()
+
+
+class EngineLog(LogPart):
+    """What one start of an engine writes to a log that earlier starts have written to as well."""
+
+    def __init__(self, file: Path, argv: Sequence[str], notes: Sequence[str] = ()) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        heads = [f"{now} {shlex.join(argv)}", *notes]
+        with file.open("ab") as stream:
+            stream.write("".join(f"=== {head}\n" for head in heads).encode(errors="replace"))
+        super().__init__(file)
 
 
 def _plain(data: bytes) -> str:

@@ -121,7 +121,7 @@ class EngineOptions(BaseModel):
         port: TCP port; by default one that is free is leased for each start.
         health_check_endpoint: Path that answers 200 once the engine is up.
         startup_timeout: Seconds until the first answer to a real request.
-        health_check: Words in its log after which it is given up.
+        health_check: Words in its log, or the benchmark's, after which a trial is given up.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -14,7 +14,6 @@ from cluster import PortLease, PortUnavailableError, ProcessTree, child_environm
 from trainables._program import FailureClass, StageError
 from trainables._trial import POLL_SECONDS, Json, Progress, TrialFailure, TrialRun
 from trainables.engines._engine import Deployment, Engine, Launch, Symptom
-from trainables.engines._health_check import ForeseenFailure
 from trainables.engines._log import COMMON_SYMPTOMS, EngineLog, death, first_symptom
 from trainables.engines._proof import Proof, Refused, base_url
 
@@ -94,6 +93,8 @@ class Service:
                     result: R = end.value
                     break
                 except Exception as failure:
+                    # They may have failed before they first told their stage.
+                    self._stage = getattr(failure, "stage", self._stage)
                     try:
                         yield from self._still_serves()
                     except TrialFailure as reason:
@@ -179,13 +180,13 @@ class Service:
     def _look_for_errors(self, *, ended: bool) -> None:
         """What the user has said about the log goes before what we know of it."""
         wanted = self._engine.options.health_check
-        if not wanted.watches:
-            return
-        found = wanted.found_in(self._log.new_lines(ended=ended))
-        if found is not None:
-            excerpt = self._log.excerpt(wanted.log_snippet_length)
-            said = f"{self._name()}: {found}"
-            raise ForeseenFailure(found, self._stage, said, excerpt=excerpt)
+        self._log.look_for(
+            wanted.service_errors,
+            what=self._name(),
+            stage=self._stage,
+            lines=wanted.log_snippet_length,
+            ended=ended,
+        )
 
     def _has_failed(self) -> bool:
         """Whether the log of a start says so; requests may put anything in the log later on."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from trainables._aisbench import DATASETS, aisbench_version, config_digest, config_problem
+from trainables._aisbench_data import data_digest
 from trainables._blocks import plugin_schemas
 from trainables._trial import Json, Progress, TrialRun
 from trainables.engines import Engine, engine_type, engine_types, make_engine, start_service
@@ -31,9 +32,10 @@ _QUANTIZATION = "quantization"
 class AisbenchEvaluator(Evaluator):
     """Serves the model, asks the prechecks, then evaluates dataset by dataset with AISBench.
 
-    Metrics are ``<dataset>/<key>`` with AISBench's keys, in its units (an accuracy in percent),
-    and, where there are prechecks, ``precheck/passed``: 1, or 0 for a model that failed one. Such
-    a model was measured and found broken: no dataset is evaluated, and as a missing metric never
+    Metrics are ``<dataset>/<key>`` with AISBench's keys, in its units: an accuracy in percent, with
+    its binomial standard error as ``<dataset>/accuracy_se`` where it is a share of questions. Where
+    there are prechecks, there is ``precheck/passed``: 1, or 0 for a model that failed one. Such a
+    model was measured and found broken: no dataset is evaluated, and as a missing metric never
     meets a demand, it meets none.
     """
 
@@ -111,6 +113,7 @@ class AisbenchEvaluator(Evaluator):
                 "extra_args": [*settings.extra_args, *dataset.extra_args],
                 "metric_keys": options.metric_keys(name),
                 "config": config_digest(settings.config_dir, DATASETS, dataset.config_name),
+                "data": data_digest(options.command[0], settings.config_dir, dataset.config_name),
             }
             for name, dataset in options.datasets.items()
         }

@@ -11,13 +11,17 @@ from pathlib import Path
 from trainables._trial import Json, Progress, TrialFailure, TrialRun
 from trainables.engines import Service
 from trainables.evaluation._aisbench_command import Call, call_for
-from trainables.evaluation._aisbench_options import PRECHECK, AisbenchOptions
+from trainables.evaluation._aisbench_options import ACCURACY, PRECHECK, AisbenchOptions
 from trainables.evaluation._evaluator import EvaluationResult, Subject
+from trainables.evaluation._options import SE_SUFFIX
 from trainables.evaluation._prechecks import make_precheck
+from trainables.evaluation._statistics import share_error
 
 _REPORT_S = 30.0
 """What a stage program needs, beyond the time its work may take, to begin and to report."""
 _LONGEST_NAME = 80
+_PRINTED = 0.5e-4 + 1e-9
+"""How much a share may differ from its printed percentage."""
 
 
 class Course:
@@ -73,7 +77,11 @@ class Course:
             metrics[f"{PRECHECK}/passed"] = float(self._precheck["passed"])
             datasets[PRECHECK] = self._precheck
         for name, found in self._found.items():
-            metrics |= {f"{name}/{key}": float(text) for key, text in found["values"].items()}
+            for key, text in found["values"].items():
+                metrics[f"{name}/{key}"] = float(text)
+                error = _accuracy_error(float(text), found["items"]) if key == ACCURACY else None
+                if error is not None:
+                    metrics[f"{name}/{key}{SE_SUFFIX}"] = error
             datasets[name] = found
         return EvaluationResult(
             metrics,
@@ -176,6 +184,21 @@ class Course:
                 suggestion="raise the trial's timeouts.evaluate, or evaluate less",
             )
         return left
+
+
+def _accuracy_error(percent: float, items: int | None) -> float | None:
+    """Standard error, in percent, of an accuracy that is the share of ``items`` answered right.
+
+    None where it is no such share, but for instance a mean of marks or over several attempts: then
+    it stands for no whole number of items, as far as two printed decimals tell.
+    """
+    if items is None or not 0 <= percent <= 100:
+        return None
+    right = percent / 100 * items
+    if abs(right - round(right)) > items * _PRINTED:
+        return None
+    error = share_error(percent / 100, items)
+    return None if error is None else 100 * error
 
 
 def stage_of(dataset: str) -> str:

@@ -122,21 +122,12 @@ _EVALUATORS: Registry[Evaluator] = Registry(
         "transformers": "trainables.evaluation._transformers",
         "aisbench": "trainables.evaluation._aisbench",
     },
+    default=DEFAULT,
 )
 register_evaluator = _EVALUATORS.register
 evaluator_types = _EVALUATORS.names
 evaluator_type = _EVALUATORS.find
-
-
-def make_evaluator(block: Mapping[str, Any]) -> Evaluator:
-    """The evaluator an ``evaluation`` block describes.
-
-    Raises:
-        KeyError, ImportError: As ``evaluator_type``.
-        pydantic.ValidationError: Its options are wrong.
-    """
-    kind = evaluator_type(str(block.get("type", DEFAULT)))
-    return kind(kind.Options.model_validate(dict(block)))
+make_evaluator = _EVALUATORS.make
 
 
 def resolved_block(block: Mapping[str, Any]) -> dict[str, Json]:

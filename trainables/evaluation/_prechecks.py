@@ -7,7 +7,7 @@ about the model; a question that cannot be asked is none.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -82,14 +82,4 @@ _PRECHECKS: Registry[Precheck] = Registry(
 register_precheck = _PRECHECKS.register
 precheck_types = _PRECHECKS.names
 precheck_type = _PRECHECKS.find
-
-
-def make_precheck(block: Mapping[str, Any]) -> Precheck:
-    """The rule a block describes.
-
-    Raises:
-        KeyError, ImportError: As ``precheck_type``.
-        pydantic.ValidationError: Its options are wrong.
-    """
-    kind = precheck_type(str(block.get("type", "")))
-    return kind(kind.Options.model_validate(dict(block)))
+make_precheck = _PRECHECKS.make

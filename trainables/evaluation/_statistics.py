@@ -111,6 +111,12 @@ def _ratio(sums: Sequence[float], counts: Sequence[float]) -> Estimate:
     )
 
 
+def share_error(share: float, items: int) -> float | None:
+    """Standard error of a share of right answers among ``items`` independent ones, as
+    :func:`metrics` has it; None when there is only one item."""
+    return math.sqrt(share * (1.0 - share) / (items - 1)) if items > 1 else None
+
+
 def _share(digits: str) -> Estimate:
     return _ratio([float(digit) for digit in digits], [1.0] * len(digits))
 

@@ -13,7 +13,7 @@ from trainables.quantization._fallback import (
     with_fallback,
 )
 from trainables.quantization._msmodelslim_errors import failure_report
-from trainables.quantization._msmodelslim_tool import MsModelSlimOptions, pedigree
+from trainables.quantization._msmodelslim_tool import MsModelSlimOptions, dataset_file, pedigree
 from trainables.quantization._patterns import (
     engine_patterns,
     fallback_patterns,
@@ -62,6 +62,7 @@ __all__ = [
     "TensorScheme",
     "calibration_digest",
     "check_rollback_path",
+    "dataset_file",
     "default_rollback_path",
     "engine_patterns",
     "failure_report",

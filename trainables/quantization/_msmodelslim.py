@@ -19,8 +19,8 @@ from trainables.quantization._msmodelslim_plan import (
 )
 from trainables.quantization._msmodelslim_tool import (
     MsModelSlimOptions,
+    dataset_file,
     installation,
-    known_dataset,
     missing_command,
     pedigree,
 )
@@ -98,10 +98,8 @@ class MsModelSlimQuantizer(Quantizer):
         Raises:
             CalibrationError: There is none.
         """
-        if Path(name).is_file():
-            return Path(name)
-        if (known := known_dataset(self.options.command, name)) is not None:
-            return known
+        if (file := dataset_file(self.options.command, name)) is not None:
+            return file
         if not Path(name).is_absolute() and installation(self.options.command).root is None:
             return None
         raise CalibrationError(

@@ -168,9 +168,11 @@ def _is_console_script(program: Path) -> bool:
     return "sys.exit(main())" in code and all(map(_CONSOLE_SCRIPT.fullmatch, code))
 
 
-def known_dataset(command: Sequence[str], name: str) -> Path | None:
-    """The file of a calibration dataset that comes with msModelSlim, such as ``mix_calib.jsonl``;
-    None when there is no such file."""
+def dataset_file(command: Sequence[str], name: str) -> Path | None:
+    """The file that msModelSlim means by a calibration dataset: a path, or one of those it comes
+    with, such as ``mix_calib.jsonl``; None when there is no such file."""
+    if Path(name).is_file():
+        return Path(name)
     root = installation(command).root
     file = None if root is None else root / "lab_calib" / name
     return file if file is not None and file.is_file() else None

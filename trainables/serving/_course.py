@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from trainables._trial import Json, Progress, TrialRun
 from trainables.benchmarks import Benchmark, BenchmarkResult, Load, Target
+from trainables.engines import HealthCheck
 from trainables.serving._goal import Goal
 from trainables.serving._load import CalibratedLoad, FixedLoad, OperatingPoint
 from trainables.serving._load import Load as LoadOptions
@@ -61,6 +62,7 @@ class Course:
         protected: Whether full runs go on to their end in any case, as those of a baseline do.
         incumbent: Best throughput known of other candidates that keep the SLO.
         known: Operating point of the same configuration, from an earlier trial.
+        health: Words in the benchmark's log that end the trial.
         runs: ``{stage, concurrency, request_rate, full, seconds, metrics}`` of each run.
     """
 
@@ -75,6 +77,7 @@ class Course:
     protected: bool = False
     incumbent: float | None = None
     known: float | None = None
+    health: HealthCheck = field(default_factory=HealthCheck)
     runs: list[dict[str, Json]] = field(default_factory=list)
     environment: dict[str, Json] = field(default_factory=dict)
     notes: dict[str, Json] = field(default_factory=dict)
@@ -217,7 +220,16 @@ class Course:
         if beat and rejects.windows and self.incumbent is not None and not self.protected:
             needed = (self.goal.throughput, self.incumbent * (1 - rejects.allowance))
         limits = self.goal.limits if slo and rejects.windows else ()
-        return Watch(self.trial, self.benchmark, stage, load, limits, needed, self.target.base_url)
+        return Watch(
+            self.trial,
+            self.benchmark,
+            stage,
+            load,
+            limits,
+            needed,
+            self.target.base_url,
+            self.health,
+        )
 
 
 def _stopped(verdict: Verdict) -> dict[str, Json]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from trainables.evaluation import evaluator_type
-from trainables.quantization import Device, Practice, with_fallback
+from trainables.quantization import Device, Practice, dataset_file, with_fallback
 from tuner.compat._hardware import VISIBLE, engine_width, resources, usable_cards
 from tuner.compat._options import Problems, TuneRequest
 from tuner.compat._plan import (
@@ -211,8 +208,8 @@ class _Translator:
     def _analysis(self, named: str | None = None, **analysis: Any) -> dict[str, Any]:
         """How layers are ranked: with the data that the plan calibrates with, if it is here."""
         name = named or self._plan.practice.spec.dataset
-        if (file := calibration_file(name, self._msmodelslim)) is not None:
-            analysis["calibration"] = {"dataset": str(file)}
+        if (file := dataset_file(self._msmodelslim, name)) is not None:
+            analysis["calibration"] = {"dataset": str(file.absolute())}
         elif named is not None:
             said = f"{name!r} is neither a file nor in msModelSlim's lab_calib; give its path"
             self._problems.append(("strategy.analysis_dataset", said))
@@ -275,15 +272,3 @@ def _as_recorded(benchmark: BenchmarkPlan) -> dict[str, Any]:
         if isinstance(rule, GarbledTextPlan) and "test_cases" not in rule.model_fields_set:
             written["test_cases"] = None
     return document
-
-
-def calibration_file(name: str, command: Sequence[str]) -> Path | None:
-    """The file that msModelSlim means by a dataset: a path, or one of those it comes with."""
-    if Path(name).is_file():
-        return Path(name).absolute()
-    program = shutil.which(command[0])
-    if program is None or Path(name).name != name:
-        return None
-    environment = Path(program).parent.parent
-    found = environment.glob(f"lib/python3*/site-packages/msmodelslim/lab_calib/{name}")
-    return next(found, None)

@@ -26,10 +26,6 @@ def make_view(block: Mapping[str, Any], *, pedigree: Pedigree | None = None) -> 
         pedigree: Names the model's family where a view files something under it; called only
             when there is something to file.
 
-    Raises:
-        KeyError: There is no such view; the message lists those there are.
-        ImportError: It cannot be loaded.
-        ValidationError: Its options are wrong.
+    Raises as :meth:`trainables._registry.Registry.make`.
     """
-    cls = view_type(str(block.get("type")))
-    return cls(cls.Options.model_validate(dict(block)), pedigree=pedigree)
+    return _VIEWS.make(block, pedigree=pedigree)

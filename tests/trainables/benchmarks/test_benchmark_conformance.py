@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from cluster import ProcessTree
 from trainables import Progress, TrialFailure, TrialRun
 from trainables.benchmarks import Benchmark, BenchmarkResult, Load, Target, Window
+from trainables.benchmarks._benchmark import _BENCHMARKS
 from trainables.benchmarks._sound import ContractViolation
 from trainables.benchmarks._summary import RequestRecord, failure_counts, summarize
 from trainables.benchmarks.testing import (
@@ -222,7 +223,7 @@ def changed(name: str, **attributes: Any) -> type[Benchmark]:
 
 
 def check(kind: type[Benchmark], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.benchmarks._benchmark.benchmark_type", lambda _: kind)
+    monkeypatch.setattr(_BENCHMARKS, "find", lambda _: kind)
     matters, neutral = [{"requests": 3}], [{"timeout": 3.0}]
     check_benchmark(
         {"type": "x"}, serve, folder=folder, matters=matters, neutral=neutral, patience=0.6
@@ -278,6 +279,6 @@ def test_broken_benchmarks_are_caught(
 def test_broken_blocks_are_caught(
     kind: type[Benchmark], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainables.benchmarks._benchmark.benchmark_type", lambda _: kind)
+    monkeypatch.setattr(_BENCHMARKS, "find", lambda _: kind)
     with pytest.raises(ContractViolation, match=said):
         check_block({"type": "x"}, matters=[{"requests": 3}], neutral=[{"timeout": 3.0}])

@@ -24,6 +24,7 @@ from trainables.engines import (
     start_service,
     testing,
 )
+from trainables.engines._engine import _ENGINES
 from trainables.engines.testing import (
     ContractViolation,
     check_block,
@@ -116,7 +117,7 @@ class NumberInEnvironment(ConfiguredStub):
 def test_broken_adapters_are_caught(
     broken: type[Engine], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainables.engines._engine.engine_type", lambda _: broken)
+    monkeypatch.setattr(_ENGINES, "find", lambda _: broken)
     with pytest.raises(ContractViolation, match=said):
         check_block({"type": "broken"}, model=tmp_path, matters=MATTERS)
 

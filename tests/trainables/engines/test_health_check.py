@@ -48,9 +48,9 @@ def fails_at_start(trial: TrialRun, block: dict[str, Any], model: Path) -> Fores
 )
 @pytest.mark.parametrize("severity", ["fatal_patterns", "retryable_patterns"])
 def test_kinds_of_errors(kind: Any, failure: str, severity: str) -> None:
-    check = HealthCheck.model_validate(looks_for(**{severity: {kind: ["Dead"]}}))
-    assert check.watches
-    found = check.found_in(["fine", "  it is DEAD now  "])
+    errors = HealthCheck.model_validate(looks_for(**{severity: {kind: ["Dead"]}})).service_errors
+    assert errors
+    found = errors.found_in(["fine", "  it is DEAD now  "])
     assert found is not None
     assert found.failure == failure
     assert found.fatal == (severity == "fatal_patterns")
@@ -58,25 +58,24 @@ def test_kinds_of_errors(kind: Any, failure: str, severity: str) -> None:
     document = ForeseenFailure(found, "deploy", "m", excerpt="").to_json()
     assert document["retry"] == ("never" if found.fatal else "may")
     assert document["class"] == failure
-    assert check.found_in(["de ad", ""]) is None
+    assert errors.found_in(["de ad", ""]) is None
 
 
 def test_fatal_words_go_before_the_others_and_earlier_lines_before_later_ones() -> None:
-    check = HealthCheck(
-        service_errors=ErrorPatterns(
-            fatal_patterns={"device_error": ["fault"]}, retryable_patterns={"io_error": ["fault"]}
-        )
+    errors = ErrorPatterns(
+        fatal_patterns={"device_error": ["fault"]}, retryable_patterns={"io_error": ["fault"]}
     )
-    found = check.found_in(["fault 1", "fault 2"])
+    found = errors.found_in(["fault 1", "fault 2"])
     assert found is not None
     assert found.fatal
     assert "fault 1" in str(found)
 
 
 def test_nothing_is_looked_for_by_default() -> None:
-    assert not HealthCheck().watches
+    assert not HealthCheck().service_errors
+    assert not HealthCheck().benchmark_errors
     empty = looks_for(fatal_patterns={"out_of_memory": []})
-    assert not HealthCheck.model_validate(empty).watches
+    assert not HealthCheck.model_validate(empty).service_errors
 
 
 @pytest.mark.parametrize(
@@ -87,7 +86,7 @@ def test_nothing_is_looked_for_by_default() -> None:
         {"service_errors": {"fatal": {}}},
         {"log_snippet_length": 0},
         {"log_snippet_length": 1001},
-        {"benchmark_errors": {}},
+        {"benchmark_errors": {"fatal_patterns": {"unknown": [""]}}},
     ],
 )
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Whole evaluations with real processes: a stub engine that serves, a stub of AISBench that asks it
 over HTTP, and everything that can go wrong between them."""
 
+import math
 import os
 import signal
 
@@ -11,6 +12,7 @@ from cluster import find_processes
 from trainables import TrialFailure, TrialRun
 from trainables.engines.testing import drive
 from trainables.evaluation import StopRule, Subject, make_evaluator
+from trainables.evaluation._aisbench_course import _accuracy_error
 from trainables.evaluation.testing import check_evaluator
 
 RULES = [{"type": "expected_answer"}, {"type": "garbled_text"}]
@@ -69,7 +71,9 @@ def test_all_of_it_is_found_and_kept(aisbench, model, trial):
     assert found.metrics == {
         "precheck/passed": 1.0,
         "add/accuracy": 100.0,
+        "add/accuracy_se": 0.0,
         "two subjects/accuracy": 100.0,
+        "two subjects/accuracy_se": 0.0,
     }
     assert found.datasets["add"]["values"] == {"accuracy": "100.0"}
     assert found.datasets["two subjects"]["items"] == 20
@@ -177,6 +181,30 @@ def test_an_engine_that_dies_while_it_is_asked_is_the_reason(fails):
     assert found.failure == "out_of_memory"
     assert "the engine vllm" in str(found)
     assert found.stage == "evaluate-add"
+
+
+def test_an_accuracy_has_the_standard_error_of_a_share_of_its_questions(aisbench, model, trial):
+    block = aisbench(datasets={"add": {"config_name": "add_gen"}})
+    metrics = evaluate(block, trial, model(correct=0.7)).metrics
+    share = metrics["add/accuracy"] / 100
+    assert 0 < share < 1
+    error = 100 * math.sqrt(share * (1 - share) / (20 - 1))
+    assert metrics["add/accuracy_se"] == pytest.approx(error)
+
+
+@pytest.mark.parametrize(
+    ("percent", "items", "known"),
+    [
+        (33.33, 3, True),  # one of three, as it is printed
+        (33.4, 3, False),
+        (62.5, 4, False),  # marks, or the mean of several attempts
+        (100.0, 1, False),
+        (50.0, None, False),
+        (150.0, 2, False),
+    ],
+)
+def test_what_is_no_share_of_questions_has_no_standard_error(percent, items, known):
+    assert (_accuracy_error(percent, items) is not None) == known
 
 
 def kill_when(trial, stage, wanted, steps):

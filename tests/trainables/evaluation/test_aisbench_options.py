@@ -206,6 +206,18 @@ def test_the_contract_of_a_block_is_kept(aisbench, sums):
     )
 
 
+def test_the_data_of_a_dataset_counts_with_its_content(aisbench, sums):
+    before = make_evaluator(aisbench()).identity()
+    (sums / "unrelated.txt").write_text("x")
+    assert make_evaluator(aisbench()).identity() == before
+    data = sums / "add.jsonl"
+    kept = data.read_bytes()
+    data.write_bytes(kept.replace(b"What is 0+3?", b"What is 0+4?"))
+    assert make_evaluator(aisbench()).identity() != before
+    data.write_bytes(kept)
+    assert make_evaluator(aisbench()).identity() == before
+
+
 def test_the_users_configuration_counts_with_its_content(aisbench, sums):
     before = make_evaluator(aisbench()).identity()
     with (sums / "datasets" / "add_gen.py").open("a") as stream:

@@ -24,7 +24,7 @@ def test_the_load_is_raised_until_the_slo_would_break(carry_out: Carried) -> Non
     assert few.metrics["ttft_mean_s"] <= 0.06
     assert many.metrics["ttft_mean_s"] <= 0.06
     assert many.metrics["concurrency"] > few.metrics["concurrency"] >= 2
-    assert many.metrics["output_tokens_per_s"] > 2 * few.metrics["output_tokens_per_s"]
+    assert many.metrics["output_tokens_per_s"] > few.metrics["output_tokens_per_s"]
     runs = few.data["runs"]
     assert [run["full"] for run in runs].count(True) >= 1
     assert len({run["stage"] for run in runs}) == len(runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -106,13 +107,15 @@ def test_excludes_at_the_rollback_path_go_with_zero_fallback_too(tmp_path: Path)
     assert any("rollback_path" in note for note in translation.notes)
 
 
-def test_the_data_of_the_ranking_is_found_by_path_or_beside_msmodelslim(tmp_path: Path) -> None:
-    program = tmp_path / "env/bin/msmodelslim"
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\n")
+def test_the_data_of_the_ranking_is_found_by_path_or_beside_msmodelslim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "msmodelslim"
+    program.write_text(f"#!{sys.executable}\n")
     program.chmod(0o755)
-    lab = tmp_path / "env/lib/python3.11/site-packages/msmodelslim/lab_calib"
+    lab = tmp_path / "packages" / "msmodelslim" / "lab_calib"
     lab.mkdir(parents=True)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
     for name in ("mix_calib.jsonl", "boolq.jsonl"):
         (lab / name).write_text('{"text": "a"}\n')
     text = plan_text("binary_fallback").replace(

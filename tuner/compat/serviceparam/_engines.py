@@ -72,7 +72,7 @@ def vllm_engine(
     if host := _host(given.host, f"{place}.host", remarks):
         block["host"] = host
     _check_port(given.port, f"{place}.port", remarks)
-    block |= watched(settings, remarks)
+    block |= watched(settings)
     words = _words(given.others, remarks)
     if args := _tuned(words, space, remarks):
         block["args"] = args
@@ -106,25 +106,22 @@ def _tuned(
     return tuned
 
 
-def watched(settings: Settings, remarks: Remarks) -> dict[str, Json]:
-    """How long a start may take, and the words in its log that end it."""
+def watched(settings: Settings) -> dict[str, Json]:
+    """How long a start may take, and the words in logs that end a trial."""
     given = settings.health_check
     found: dict[str, Json] = {"startup_timeout": settings.wait_start_time}
-    errors = given.service_errors.model_dump()
-    patterns = {kind: _filled(listed) for kind, listed in errors.items() if _filled(listed)}
-    if patterns:
-        found["health_check"] = {
-            "service_errors": patterns,
-            "log_snippet_length": min(given.log_snippet_length, _MOST_LINES),
-        }
-    if any(map(_filled, given.benchmark_errors.model_dump().values())):
-        said = "the log of the benchmark is not searched; its exit code and its results decide"
-        remarks.note("health_check.benchmark_errors", said)
+    errors = {
+        whose: _filled({kind: _filled(listed) for kind, listed in patterns.items()})
+        for whose, patterns in given.model_dump(exclude={"log_snippet_length"}).items()
+    }
+    if patterns := _filled(errors):
+        lines = min(given.log_snippet_length, _MOST_LINES)
+        found["health_check"] = {**patterns, "log_snippet_length": lines}
     return found
 
 
-def _filled(patterns: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    return {kind: listed for kind, listed in patterns.items() if listed}
+def _filled(entries: Mapping[str, Json]) -> dict[str, Json]:
+    return {name: entry for name, entry in entries.items() if entry}
 
 
 def _host(host: str, place: str, remarks: Remarks) -> str:

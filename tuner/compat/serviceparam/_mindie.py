@@ -58,7 +58,7 @@ class Installed:
 def mindie_engine(settings: Settings, installed: Installed, remarks: Remarks) -> Served:
     """MindIE with the configuration file that it has; model and devices are read from that."""
     block: dict[str, Json] = {"type": "mindie", "config_path": str(installed.file)}
-    block |= watched(settings, remarks)
+    block |= watched(settings)
     found = installed.values([_WEIGHTS, _NAME, _WORLD, _DEVICES, _HTTPS])
     model = found.get(_WEIGHTS)
     if not isinstance(model, str) or not model:

@@ -26,6 +26,7 @@ NAME = "tuner"
 _MOST = 200
 """The original takes no more particles or iterations."""
 _RETRIES = 2
+_WATCHED = ("service_errors", "benchmark_errors")
 _VLLM_PROGRAM = "vllm.entrypoints.cli.main"
 """The module of ``vllm``, for an interpreter."""
 _CLASSES = {
@@ -272,8 +273,9 @@ class _Translator:
         """Of trials, where the search has no end of its own, whose reaching is a result. What the
         settings call retryable is retried as often as in the original."""
         ends = {"trials", "iterations"} & set(search)
-        errors = served.block.get("health_check", {}).get("service_errors", {})
-        retried = {"retries": _RETRIES} if errors.get("retryable_patterns") else {}
+        errors = served.block.get("health_check", {})
+        retryable = any("retryable_patterns" in errors.get(whose, {}) for whose in _WATCHED)
+        retried = {"retries": _RETRIES} if retryable else {}
         return ({} if ends else {"trials": self._trials}) | retried
 
     def _resources(self, served: Served) -> dict[str, int]:

@@ -259,7 +259,7 @@ def test_another_search(tmp_path: Path) -> None:
     assert "unknown strategy 'swarm'" in problems(vllm(A), tmp_path, search="swarm")["--search"]
 
 
-def test_words_that_end_a_start_are_for_the_engine(tmp_path: Path) -> None:
+def test_words_in_logs_that_end_a_trial(tmp_path: Path) -> None:
     extra = """[health_check]
 log_snippet_length = 100
 [health_check.service_errors.fatal_patterns]
@@ -272,13 +272,15 @@ network_error = ["reset"]
     engine = found.data["trial"]["engine"]
     assert engine["health_check"] == {
         "service_errors": {"fatal_patterns": {"out_of_memory": ["OOM killed"]}},
+        "benchmark_errors": {"retryable_patterns": {"network_error": ["reset"]}},
         "log_snippet_length": 100,
     }
     engine_type(engine["type"]).Options.model_validate(engine)
-    assert found.data["budget"] == {}
-    retried = extra.replace("fatal_patterns", "retryable_patterns")
-    assert translated(vllm(A, extra=retried), tmp_path).data["budget"]["retries"] == 2
-    assert "health_check.benchmark_errors" in "\n".join(found.notes)
+    assert found.data["budget"]["retries"] == 2
+    only_fatal = extra.replace("retryable_patterns", "fatal_patterns")
+    assert translated(vllm(A, extra=only_fatal), tmp_path).data["budget"] == {}
+    only_the_engine = only_fatal.replace("service_errors.fatal", "service_errors.retryable")
+    assert translated(vllm(A, extra=only_the_engine), tmp_path).data["budget"]["retries"] == 2
 
 
 def test_what_is_not_used_is_said(tmp_path: Path) -> None:
