@@ -14,6 +14,7 @@ from searchers._contract import (
     Verdict,
     Wait,
 )
+from searchers._coordinate_ascent import CoordinateAscent
 from searchers._experience import StandingHighWithExperience
 from searchers._optuna import OptunaSearch
 from searchers._particle_swarm import ParticleSwarm
@@ -32,6 +33,7 @@ __all__ = [
     "Auto",
     "BinaryFallback",
     "Bound",
+    "CoordinateAscent",
     "Done",
     "Goal",
     "GridSearch",
