@@ -92,10 +92,10 @@ def _task(table: Table) -> TableTask | None:
     return replace(task, name=task.name.partition(": ")[2]) if big and off <= 0.2 else None
 
 
-def installed(worlds: Sequence[World]) -> list[Contender]:
+def installed(worlds: Sequence[World], labels: Sequence[str]) -> list[Contender]:
     """The strategies that can run here; says which cannot."""
     found = []
-    for label in STRATEGIES:
+    for label in labels:
         try:
             contenders = read_contenders(label)
             check_contenders(contenders, [world.space for world in worlds])
@@ -105,9 +105,15 @@ def installed(worlds: Sequence[World]) -> list[Contender]:
     return found
 
 
-def compare(name: str, worlds: Sequence[World], settings: Settings, processes: int) -> list[str]:
+def compare(
+    name: str,
+    worlds: Sequence[World],
+    labels: Sequence[str],
+    settings: Settings,
+    processes: int,
+) -> list[str]:
     """Rows of the table, and a line that says what was searched."""
-    contenders = installed(worlds)
+    contenders = installed(worlds, labels)
     begun = time.monotonic()
     runs = replay(worlds, contenders, settings, processes=processes, ended=_progress)
     document: dict[str, Any] = report(worlds, contenders, settings, runs)
@@ -144,18 +150,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=min(os.cpu_count() or 1, 4))
+    parser.add_argument("--search", nargs="+", default=STRATEGIES, metavar="STRATEGY")
     parser.add_argument("--only", choices=("recorded", "analytic"))
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4])
     arguments = parser.parse_args()
     settings = Settings(seeds=arguments.seeds, workers=tuple(arguments.workers), until_found=True)
     rows = []
     if arguments.only != "analytic" and TABLE.is_file():
-        tasks = recorded_tasks()
-        rows += compare("recorded", tasks, replace(settings, budget=30), arguments.processes)
+        tasks, limited = recorded_tasks(), replace(settings, budget=30)
+        rows += compare("recorded", tasks, arguments.search, limited, arguments.processes)
     elif arguments.only != "analytic":
         print(f"no recorded table: {TABLE} is not there; set TUNER_DATA", file=sys.stderr)
     if arguments.only != "recorded":
-        rows += compare("analytic", surfaces(), replace(settings, budget=60), arguments.processes)
+        limited = replace(settings, budget=60)
+        rows += compare("analytic", surfaces(), arguments.search, limited, arguments.processes)
     print(
         "\n| tasks | strategy | at once | median of medians | 95 % | mean | never found "
         "| regret | ratio to TPE | tasks better / equal / worse | ms per ask |\n"

@@ -24,7 +24,8 @@ class AutoOptions(BaseModel):
     Attributes:
         trials: The most points to measure; None: until the space or the budget is spent.
         start: Points to measure before the model decides, in this order.
-        hints: Whether names of parameters and metrics may centre the model's prior.
+        hints: Whether names of parameters and metrics may centre the model's prior. Without, all
+            it supposes is that larger numbers do more of what is to be made large.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

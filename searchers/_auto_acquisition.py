@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from searchers._auto_features import Array, Encoded
 from searchers._auto_model import Posterior
@@ -20,8 +21,12 @@ _ROUGHER = 4
 """Of more points than the first, so many are looked at closely; a belief from every so many draws
 finds which."""
 
-_DOUBTS = (1.0, 2.0, 4.0, 8.0)
-_NOTHING = 0.001
+_WORTH = 0.03
+"""How much better a point has to be to count as an improvement, as a logarithm: less than repeats
+of a benchmark differ. Without it trials go into variants of the best that change nothing."""
+
+_DOUBTS = (2.0, 4.0, 8.0)
+_NOTHING = 0.003
 """An expected improvement, as a logarithm, below which the belief is doubted."""
 
 _HOPELESS = 0.6
@@ -89,28 +94,40 @@ class Target:
 
 
 def best_of(
-    belief: Posterior, target: Target, points: Encoded, flying: Encoded, succeeding: Array
+    belief: Posterior,
+    target: Target,
+    points: Encoded,
+    flying: Encoded,
+    succeeding: Array,
+    near: NDArray[np.bool_],
 ) -> tuple[int, float, float]:
     """The row of the point with the largest expected improvement, that, and its probability to
     satisfy. Of many points the promising ones are found with a rougher belief first.
 
-    A belief that sees nothing to gain anywhere is supposed to be more wrong than it says, so what
-    is left is explored where it is least certain and not where it is safe.
+    A belief that sees nothing to gain anywhere is supposed to be more wrong than it says. What is
+    ``near`` (points,) the best is then tried with doubt first, and after that all that is left.
     """
     count = len(points)
     rows = np.arange(count)
     if count > _MANY:
         rough = belief.thinned(_ROUGHER)
         gain, likely = improvement(rough, target, points, flying, succeeding)
-        rows = np.sort(np.argsort(-(gain + _TIE * likely), kind="stable")[:_PROMISING])
+        promising = np.argsort(-(gain + _TIE * likely), kind="stable")[:_PROMISING]
+        rows = np.union1d(promising, np.flatnonzero(near))
         succeeding = np.concatenate([succeeding[rows], succeeding[count:]])
-        points = points.take(rows)
-    for doubt in _DOUBTS:
-        gain, likely = improvement(belief, target, points, flying, succeeding, doubt)
+        points, near = points.take(rows), near[rows]
+    everywhere, around = np.arange(len(points)), np.flatnonzero(near)
+    places = [(1.0, everywhere)]
+    for where in (around, everywhere):
+        places += [(doubt, where) for doubt in _DOUBTS if len(where)]
+    for doubt, where in places:
+        likely_of_use = np.concatenate([succeeding[where], succeeding[len(points) :]])
+        some = points.take(where)
+        gain, likely = improvement(belief, target, some, flying, likely_of_use, doubt)
         if gain.max() >= _NOTHING:
             break
     best = int(np.argmax(gain + _TIE * likely))
-    return int(rows[best]), float(gain[best]), float(likely[best])
+    return int(rows[where[best]]), float(gain[best]), float(likely[best])
 
 
 def improvement(
@@ -123,15 +140,16 @@ def improvement(
 ) -> tuple[Array, Array]:
     """For each point the expected improvement on the best, and the probability to satisfy.
 
-    The best includes what the points in flight may bring: every sample of the belief covers them
-    together with the candidate. ``succeeding`` (points + flying,) is the probability that a trial
-    gives a usable measurement at all. ``doubt`` multiplies the standard deviations of the belief.
+    What improves it by less than ``_WORTH`` does not. The best includes what the points in flight
+    may bring: every sample of the belief covers them together with the candidate. ``succeeding``
+    (points + flying,) is the probability that a trial gives a usable measurement at all. ``doubt``
+    multiplies the standard deviations of the belief.
     """
     count, waiting = len(points), len(flying)
     everything = points.beside(flying)
     mean, causes, rest = belief.moments(everything, flying)
     value_floor = np.quantile(target.value(mean[:, :count]).mean(axis=0), _HOPELESS)
-    floor = value_floor if target.best is None else target.best
+    floor = value_floor if target.best is None else target.best + _WORTH
     generator = np.random.default_rng(11)
     metrics = mean.shape[-1]
     common = generator.standard_normal((_SAMPLES // 2, waiting, metrics))

@@ -69,7 +69,10 @@ class Advisor:
         belief = model.posterior(tried.take(rows), values, doubt) if rows else model.prior()
         target = problem.target(history, random.Random(f"weights/{label}"))
         ok = np.concatenate([success(encoded, tried, against), success(flown, tried, against)])
-        best, gain, likely = best_of(belief, target, encoded, flown, ok)
+        near = np.zeros(len(points), dtype=bool)
+        if (leader := problem.leader(history)) is not None:
+            near = encoded.near(tried, leader)
+        best, gain, likely = best_of(belief, target, encoded, flown, ok, near)
         why = f"expected gain {100 * gain:.3g} %, probability to satisfy {likely:.2f}"
         return points[best], why
 
@@ -79,8 +82,10 @@ class Advisor:
         taken: Callable[[Mapping[str, Json]], bool],
         label: str,
     ) -> tuple[list[Mapping[str, Json]], Encoded]:
+        """Points to choose from, in random order: the first of equals is chosen."""
         if self._all is not None and self._encoded is not None:
             rows = [row for row, point in enumerate(self._all) if not taken(point)]
+            random.Random(f"order/{label}").shuffle(rows)
             return [self._all[row] for row in rows], self._encoded.take(rows)
         good = [row for row in history if row["satisfied"] is not False and not row["failed"]]
         good.sort(key=lambda row: -math.inf if row["objective"] is None else row["objective"])
@@ -174,6 +179,15 @@ class _Problem:
         target = Target(objectives, limits, None)
         return replace(target, best=float(target.value(values).max())) if len(values) else target
 
+    def leader(self, history: Sequence[Mapping[str, Json]]) -> int | None:
+        """The row of ``history`` that satisfies with the highest objective; None: nothing does."""
+        good = [
+            number
+            for number, row in enumerate(history)
+            if not row["failed"] and row["satisfied"] is not False and row["objective"] is not None
+        ]
+        return max(good, key=lambda number: float(history[number]["objective"]), default=None)
+
     def _value(self, row: Mapping[str, Json], name: str) -> float | None:
         value = row["objective"] if name == _OBJECTIVE else row["metrics"].get(name)
         return None if value is None else float(value)
@@ -183,7 +197,8 @@ class _Problem:
         told = hints and scale.log and name != _OBJECTIVE
         kind = lore.kind(name, large_is_good=large) if told else ""
         limit = next((limit for of, _, limit in self._limits if of == name), None)
-        return Metric(name, kind, None if limit is None else scale(limit))
+        rising = scale.log and self._signs.get(name, 0) > 0
+        return Metric(name, kind, None if limit is None else scale(limit), rising)
 
 
 class _Scale:

@@ -18,16 +18,29 @@ Array = NDArray[np.float64]
 _DECADES = 4.0
 """A positive range at least this wide, largest over smallest, is seen on a logarithmic scale."""
 
+_MORE = 1.0
+"""How much a metric to be made large is expected to rise along the whole range of a number, as a
+logarithm. Most numbers count something, and more of it does more work. What the work costs has no
+such direction: more load costs time, more devices save it."""
+
 _ELSEWHERE = 0.15
 """How far all measurements of other runs may be off, as a logarithm."""
 
 
 @dataclass(frozen=True)
 class Linear:
-    """One column of the linear part of the model: what it stands for, how steep it may be."""
+    """One column of the linear part of the model.
+
+    Attributes:
+        effect: What it stands for, see :mod:`searchers._auto_lore`; empty: unknown.
+        spread: How steep it may be.
+        rise: How steeply a metric to be made large is expected to rise along it, when its name
+            says nothing.
+    """
 
     effect: str
     spread: float
+    rise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,12 @@ class Encoded:
         return Encoded(
             self.unit[rows], self.codes[rows], self.linear[rows], some(self.load), some(self.seqs)
         )
+
+    def near(self, other: Encoded, row: int) -> NDArray[np.bool_]:
+        """Which points differ from that row of ``other`` in at most one parameter."""
+        apart = (self.unit != other.unit[row]).sum(axis=1)
+        apart += (self.codes != other.codes[row]).sum(axis=1)
+        return np.asarray(apart <= 1)
 
     def beside(self, other: Encoded) -> Encoded:
         """These points, then the others."""
@@ -173,7 +192,10 @@ class Features:
                 continue
             spread = lore.spread(numeric.role)
             wide = 1.0 / max(numeric.high - numeric.low, 1e-9)
-            columns.append(Linear(numeric.role, wide if spread is None else spread))
+            if spread is None:
+                columns.append(Linear("", wide, rise=_MORE * wide))
+            else:
+                columns.append(Linear(numeric.role, spread))
         for category in self._categorical:
             if category.known is not None:
                 effect = category.known[0]

@@ -64,7 +64,7 @@ _SLOPES: dict[str, dict[Kind, float]] = {
     "speed": {"throughput": 0.7, "speed": 0.7, "first": -0.7, "next": -0.7, "whole": -0.7},
 }
 _SPREADS = {
-    "tensor": 0.3,
+    "tensor": 0.6,
     "replicas": 0.4,
     "tokens": 0.15,
     "memory": 0.5,

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from searchers import _auto_lore as lore
-from searchers._auto_features import Array, Encoded, Features
+from searchers._auto_features import Array, Encoded, Features, Linear
 
 _DRAWS = 96
 _CHAINS = 32
-_STEPS = 4
+_STEPS = 24
 _STRIDE = 0.6
 _KEPT = 16
 """Of so many draws from the prior so many are resampled, moved by so many Metropolis steps of
@@ -64,11 +64,13 @@ and which vary more than others."""
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of ``Y``: its name, what it measures, and the logarithm of its bound, if any."""
+    """A column of ``Y``: its name, what it measures, the logarithm of its bound, if any, and
+    whether it is the logarithm of something to be made large."""
 
     name: str
     kind: lore.Kind
     bound: float | None = None
+    large: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,7 @@ class Model:
         np.fill_diagonal(correlation, 1.0)
         self._between = correlation * np.outer(widths, widths)
         self._slopes = np.array(
-            [
-                [lore.slope(column.effect, metric.name, metric.kind) for metric in metrics]
-                for column in features.columns
-            ]
+            [[_slope(column, metric) for metric in metrics] for column in features.columns]
         ).reshape(len(features.columns), len(metrics))
         self._load_slopes = np.array([lore.load_slopes(metric.kind) for metric in metrics]).T
         self._open = 8 + features.numeric + features.categorical
@@ -325,6 +324,11 @@ class Posterior:
         causes = np.swapaxes(np.linalg.solve(root, np.swapaxes(shared, 1, 2)), 1, 2)
         rest = variance - (causes**2).sum(axis=2)
         return mean, causes, np.sqrt(np.maximum(rest, 1e-9))
+
+
+def _slope(column: Linear, metric: Metric) -> float:
+    known = lore.slope(column.effect, metric.name, metric.kind)
+    return known + column.rise if metric.large else known
 
 
 def _spread(of: tuple[float, float], normals: Array) -> Array:

@@ -133,7 +133,40 @@ def test_names_that_say_nothing_cost_little() -> None:
         )
         return replace(outcome, metrics=dict(zip("xyz", outcome.metrics.values(), strict=True)))
 
-    assert needed(auto(blind, goal)(), answer, 0.95 * best_of(SERVING)) <= 14
+    assert needed(auto(blind, goal)(), answer, 0.95 * best_of(SERVING)) <= 9
+
+
+@pytest.mark.parametrize("hints", [True, False])
+def test_parameters_that_change_nothing_cost_little(hints: bool) -> None:
+    idle = {
+        "block_size": {"type": "enum", "values": [8, 16, 32, 64]},
+        "swap_space": {"type": "int", "low": 0, "high": 4},
+        "eager": {"type": "bool"},
+    }
+    space = Space.model_validate({**SERVING.model_dump(), **idle})
+    strategy = auto(space, hints=hints)()
+    assert needed(strategy, measure, 0.95 * best_of(SERVING)) <= 12
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_numbers_may_run_either_way(turned: bool) -> None:
+    space = Space.model_validate(
+        {
+            "a": {"type": "enum", "values": ["x", "y", "z"]},
+            "b": {"type": "int", "low": 1, "high": 8},
+            "c": {"type": "int", "low": 1, "high": 8},
+        }
+    )
+
+    def answer(proposal: Proposal) -> Outcome:
+        point = proposal.parameters
+        b, c = ((9 - point[name] if turned else point[name]) for name in "bc")
+        speed = {"x": 0.5, "y": 1.0, "z": 0.8}[point["a"]]
+        tput, cost = speed * b * c**0.5, c / speed
+        return Outcome("measured", {"t": tput, "l": cost}, {}, cost <= 5, tput)
+
+    goal = Goal(maximize=("t",), bounds=(Bound("l", max=5.0),))
+    assert needed(auto(space, goal)(), answer, 0.95 * 8 * 5**0.5) <= 16
 
 
 def test_everything_is_found_in_the_end() -> None:
