@@ -11,7 +11,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "quantize": ("torch", "transformers", "llmcompressor", "compressed_tensors", "gguf"),
     "dashboard": ("aiohttp", "prometheus_client"),
     "picture": ("matplotlib",),
-    "simulate": ("xgboost", "pandas"),
+    "simulate": ("xgboost", "matplotlib"),
     "bench": ("ais_bench",),
     "npu": ("torch_npu", "vllm_ascend"),
 }
