@@ -40,12 +40,12 @@ class Ledger:
         return self._measurements.get(identity)
 
     def spent(self, run_id: str) -> int:
-        """Candidates that the run of this id has measured itself; rejected by arithmetic alone,
-        one costs nothing."""
+        """Candidates that the run of this id has measured or simulated itself; rejected by
+        arithmetic alone, one costs nothing."""
         return sum(
             item.kind == "candidate"
             and item.run_id == run_id
-            and item.data.get("real_evaluation", True)
+            and (item.data.get("real_evaluation", True) or "simulation" in item.data)
             for item in self
         )
 

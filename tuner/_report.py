@@ -124,7 +124,7 @@ def summarize(
         storage=str(experiment.storage),
         delivered=str(experiment.storage / "best") if delivers else None,
         signal=signal,
-        notes=_notes(experiment.objective, verified, campaign),
+        notes=(*_unmeasured(ledger, campaign), *_notes(experiment.objective, verified, campaign)),
         headlines=_headlines(experiment),
         front=tuple(
             (item.parameters, item.metrics)
@@ -198,6 +198,14 @@ def _notes(
     checks = judge(objective, baseline, baseline).checks
     broken = "; ".join(str(check) for check in checks if not check.ok)
     return (note, f"the baseline itself fails: {broken}") if broken else (note,)
+
+
+def _unmeasured(ledger: Ledger, campaign: Campaign) -> tuple[str, ...]:
+    """What has to be known of a run whose engine was simulated."""
+    known = campaign.identities()
+    if not any("simulation" in item.data for item in ledger if item.identity in known):
+        return ()
+    return ("all numbers are simulated; measure the winner before you rely on it",)
 
 
 def _plain(measurement: Measurement) -> bool:

@@ -26,7 +26,8 @@ def tuner(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_every_shipped_experiment_is_valid_and_fits_the_schema(file: Path) -> None:
     """Its engine may not be installed yet; an interpreter stands in for that of ``make tools``."""
     engine = yaml.safe_load(file.read_text())["trial"].get("engine")
-    load_experiment(file, [f"trial.engine.command=[{sys.executable}]"] if engine else [])
+    real = engine is not None and engine["type"] != "simulated"
+    load_experiment(file, [f"trial.engine.command=[{sys.executable}]"] if real else [])
     document, schema = yaml.safe_load(file.read_text()), experiment_schema()
     assert set(document) <= set(schema["properties"])
     types = {

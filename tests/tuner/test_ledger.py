@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,4 +92,14 @@ def test_the_budget_counts_candidates_of_this_run_only(tmp_path: Path) -> None:
     ledger.append(measurement("a", run_id="old"))
     ledger.append(measurement("b"))
     ledger.append(measurement("c", kind="baseline"))
+    assert ledger.spent("run") == 1
+
+
+def test_a_simulated_candidate_is_spent_and_one_rejected_by_arithmetic_is_not(
+    tmp_path: Path,
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    unreal = {"real_evaluation": False}
+    ledger.append(replace(measurement("a"), data=unreal))
+    ledger.append(replace(measurement("b"), data=unreal | {"simulation": {}}))
     assert ledger.spent("run") == 1

@@ -211,19 +211,10 @@ _ENGINES: Registry[Engine] = Registry(
         "mindie": "trainables.engines._mindie",
         "script": "trainables.engines._script",
         "plugin": "trainables.engines._plugin",
+        "simulated": "trainables.engines._simulated",
     },
 )
 register_engine = _ENGINES.register
 engine_types = _ENGINES.names
 engine_type = _ENGINES.find
-
-
-def make_engine(block: Mapping[str, Any]) -> Engine:
-    """The engine an ``engine`` block describes.
-
-    Raises:
-        KeyError, ImportError: As ``engine_type``.
-        pydantic.ValidationError: Its options are wrong.
-    """
-    kind = engine_type(str(block.get("type", "")))
-    return kind(kind.Options.model_validate(dict(block)))
+make_engine = _ENGINES.make

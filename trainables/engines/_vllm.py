@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -19,15 +22,25 @@ from trainables.engines._arguments import (
     merged,
     without,
 )
-from trainables.engines._engine import Deployment, Engine, Launch, Symptom, register_engine
+from trainables.engines._engine import (
+    Deployment,
+    Engine,
+    Launch,
+    Symptom,
+    register_engine,
+    serve_script,
+)
 from trainables.engines._options import Command, EngineOptions, Words
 from trainables.engines._substitution import in_list, in_mapping, variables
 from trainables.engines._symptoms import ASCEND_SYMPTOMS, VLLM_SYMPTOMS
 from trainables.engines._versions import package_versions
+from trainables.latency import record_vllm
 
 _ENTRYPOINT = "vllm.entrypoints.openai.api_server"
 _OURS = ("model", "host", "port", "served-model-name", "api-key")
 """Arguments that the deployment decides."""
+_RECORDER = "recorder"
+"""Where in its folder an instance has the plug-in that records."""
 _LOG_WORDS = {"log", "logs", "logging"}
 _LOG_VARIABLE = re.compile(r"LOG(GING)?_")
 
@@ -44,12 +57,15 @@ class _Options(EngineOptions):
             ``null`` leave it out, mappings and lists become JSON.
         extra_args: Further arguments as one would type them: ``[--max-model-len, "4096"]``. Where
             ``args`` or a tuned parameter says otherwise, those win.
+        record_iterations: Whether each instance records its iterations to ``iterations.jsonl`` in
+            its folder, see :mod:`trainables.latency.record_vllm`.
     """
 
     command: Command = Field(default_factory=lambda: ["python"])
     entrypoint: str = Field(default=_ENTRYPOINT, pattern=r"^\w+(\.\w+)*$")
     args: dict[str, Json] = Field(default_factory=dict)
     extra_args: Words = Field(default_factory=list)
+    record_iterations: bool = False
 
 
 class VllmOptions(_Options):
@@ -74,6 +90,28 @@ class VllmEngine(Engine):
     options: _Options
 
     def launch(self, deployment: Deployment) -> Launch:
+        launch = self._plain(deployment)
+        if not self.options.record_iterations:
+            return launch
+        now = {key: value for key, value in os.environ.items() if key not in launch.unset}
+        folder = deployment.folder
+        env = record_vllm.variables(
+            folder / _RECORDER, folder / "iterations.jsonl", {**now, **launch.env}
+        )
+        unset = tuple(name for name in launch.unset if name not in env)
+        return replace(launch, env={**launch.env, **env}, unset=unset)
+
+    @contextmanager
+    def prepared(self, deployment: Deployment) -> Iterator[None]:
+        if self.options.record_iterations:
+            record_vllm.install(deployment.folder / _RECORDER)
+        yield
+
+    def deliverables(self, deployment: Deployment) -> Mapping[str, str]:
+        return {"serve.sh": serve_script(self._plain(deployment))}
+
+    def _plain(self, deployment: Deployment) -> Launch:
+        """The command without a recorder."""
         options, env = self.options, deployment.env
         tuned = {key: None if value == "" else value for key, value in deployment.options.items()}
         args = without(merged(options.args, tuned), _OURS)
@@ -93,6 +131,8 @@ class VllmEngine(Engine):
         return Launch(tuple(argv), *variables(own, env))
 
     def identity(self) -> Json:
+        """Without ``record_iterations``: its cost per iteration is far below the noise of any
+        measurement. What was measured before is thus not measured again only to record it."""
         options = self.options
         meant = canonical(without(options.args, _OURS))
         document: dict[str, Json] = {

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from trainables._blocks import PathText
+from trainables._sizes import size
 from trainables._trial import Json
 from trainables.serving._load import Load, OperatingPoint
-from trainables.serving._vllm_memory import size
 
 
 class _Block(BaseModel):

@@ -19,7 +19,7 @@ from trainables._blocks import (
     plugin_schemas,
 )
 from trainables._measurement import Measurement
-from trainables._trial import Json, Progress, Result, Steps, TrialRun
+from trainables._trial import Json, Progress, Result, Steps, TrialFailure, TrialRun
 from trainables._types import TrialType, VerificationPolicy, register_trial_type
 from trainables.benchmarks import (
     DEFAULT,
@@ -38,7 +38,9 @@ from trainables.engines import (
     make_engine,
     start_service,
 )
-from trainables.models import model_fingerprint
+from trainables.engines._simulated import TYPE as SIMULATED
+from trainables.engines._simulated import SimulatedEngine
+from trainables.models import is_builtin, is_complete, model_fingerprint
 from trainables.serving._checkpoint import weigh
 from trainables.serving._course import SE, Answer, Course
 from trainables.serving._goal import Goal
@@ -46,6 +48,19 @@ from trainables.serving._load import Load, OperatingPoint
 from trainables.serving._memory import room
 from trainables.serving._options import ServingOptions
 from trainables.serving._positions import Placed, load_parameters, place, position_problems
+from trainables.serving._simulated import (
+    STAGE,
+    Played,
+    SimulatedService,
+    model_identity,
+    start_simulated,
+)
+from trainables.serving._simulated_benchmark import SimulatedBenchmark
+from trainables.serving._simulated_checks import (
+    TOOL_FAULTS,
+    config_problems,
+    simulation_problems,
+)
 from trainables.serving._vllm_memory import vllm_plan
 
 _SHOWN_PORT = 8000
@@ -68,6 +83,9 @@ _UNLUCKY = 3
 """Winners that may fail their verification: numbers of two runs differ by a tenth."""
 
 
+_MORE_ROOM = "lower the longest permitted length, or give the KV cache more memory"
+
+
 @register_trial_type("serving")
 class ServingTrial(TrialType):
     """Parameters: any, each goes to its position. Metrics: those of
@@ -75,6 +93,8 @@ class ServingTrial(TrialType):
 
     Options = ServingOptions
     options: ServingOptions
+    played: Played | None = None
+    """The run of a simulated trial that its metrics are of, for pictures."""
 
     @classmethod
     def schema(cls) -> dict[str, Json]:
@@ -92,7 +112,7 @@ class ServingTrial(TrialType):
     def identity(self, kind: str) -> Json:
         options = self.options
         document: dict[str, Json] = {
-            "model": model_fingerprint(self._folder()),
+            "model": self._model_identity(),
             "engine": self._engine.identity(),
             "benchmark": self._benchmark.identity(),
             "load": self._load(kind).model_dump(mode="json"),
@@ -100,13 +120,16 @@ class ServingTrial(TrialType):
             "repeats": self._repeats(kind),
             "seed": options.seed,
         }
+        if isinstance(self._engine, SimulatedEngine):
+            document["device_memory"] = options.early_rejection.device_memory
         if isinstance(self._load(kind), OperatingPoint):
             document["limits"] = [limit.to_json() for limit in self._goal.limits]
         return document
 
     def problems(self) -> list[tuple[str, str]]:
         options = self.options
-        found = [*model_problems(options.model)]
+        simulated = options.engine.get("type") == SIMULATED
+        found = [*(config_problems if simulated else model_problems)(options.model)]
         found += [(f"trial.{p}", said) for p, said in position_problems(options.positions)]
         found += plugin_problems(
             "trial.engine",
@@ -114,7 +137,11 @@ class ServingTrial(TrialType):
         )
         found += plugin_problems(
             "trial.benchmark",
-            lambda: [(f"trial.benchmark.{p}", said) for p, said in self._benchmark.problems()],
+            lambda: [
+                (f"trial.benchmark.{p}", said)
+                for p, said in self._benchmark.problems()
+                if not (simulated and p in TOOL_FAULTS)
+            ],
         )
         searched = {"load": options.load, "refine": options.refine}
         for key, load in searched.items():
@@ -123,7 +150,7 @@ class ServingTrial(TrialType):
                 found.append((f"trial.{key}", f"{said} has none; give some, or a fixed load"))
         if options.refine is not None and isinstance(options.load, OperatingPoint):
             found.append(("trial.refine", "the load of all trials is searched already"))
-        return found
+        return found or self._simulation_problems()
 
     def parameter_problems(self, names: Iterable[str]) -> list[tuple[str, str]]:
         if not isinstance(self.options.load, OperatingPoint):
@@ -143,7 +170,8 @@ class ServingTrial(TrialType):
         return _HEADLINES
 
     def stage_names(self, kind: str) -> tuple[str, ...]:
-        return ("deploy", "health", "benchmark")
+        simulated = self.options.engine.get("type") == SIMULATED
+        return ("benchmark",) if simulated else ("deploy", "health", "benchmark")
 
     def answers(self, measurement: Measurement) -> bool:
         """A rejection counts as long as its reason is switched on."""
@@ -165,10 +193,10 @@ class ServingTrial(TrialType):
     def run(self, trial: TrialRun) -> Steps:
         yield from model_ready(trial, self.options.model)
         placed = place(trial.spec.parameters, self.options.positions)
+        if isinstance(self._engine, SimulatedEngine):
+            return (yield from self._simulated(trial, placed, self._engine))
         if (said := self._too_big(trial, placed)) is not None:
-            stopped = {"by": "kv_memory", "metric": None, "reason": said}
-            data = {"stopped": stopped, "real_evaluation": False}
-            return Result({}, data | {"note": f"not started (kv_memory): {said}"})
+            return _not_started(said)
         service = yield from start_service(
             trial,
             self._engine,
@@ -180,15 +208,31 @@ class ServingTrial(TrialType):
         with service:
             for stage, seconds in service.seconds.items():
                 trial.stages.append({"name": stage, "seconds": seconds, "resumed": False})
-            course = self._course(trial, service, placed)
+            course = self._course(trial, service, placed, self._benchmark)
             answer = yield from service.watch(course.steps())
         return self._result(course, answer, service)
+
+    def _simulated(self, trial: TrialRun, placed: Placed, engine: SimulatedEngine) -> Steps:
+        """The trial on a virtual clock: no process, no port, no device."""
+        rejects = self.options.early_rejection
+        service = start_simulated(engine, self._shown(placed), rejects.device_memory)
+        if (said := service.refusal) is not None:
+            if trial.spec.kind == "candidate" and rejects.memory:
+                return _not_started(said)
+            raise TrialFailure("out_of_memory", STAGE, said, suggestion=_MORE_ROOM)
+        course = self._course(trial, service, placed, SimulatedBenchmark(self._benchmark, service))
+        answer = yield from service.watch(course.steps())
+        self.played = service.run_of(answer.metrics)
+        found = self._result(course, answer, service)
+        data = {**found.data, "real_evaluation": False, "simulation": service.to_json()}
+        return Result(found.metrics, data, {}, found.environment)
 
     def deliver(self, verified: Measurement, folder: Path) -> None:
         kept = ("concurrency", "request_rate")
         load = {name: verified.metrics[name] for name in kept if name in verified.metrics}
-        metrics = dict(verified.metrics)
-        write_json(folder / "operating_point.json", {"load": load, "measured": metrics})
+        real = verified.data.get("real_evaluation", True)
+        told = {"measured" if real else "simulated": dict(verified.metrics)}
+        write_json(folder / "operating_point.json", {"load": load, **told})
 
     def holds(self, verified: Measurement, folder: Path) -> bool:
         """Numbers need nothing to be kept."""
@@ -227,7 +271,13 @@ class ServingTrial(TrialType):
             f"permitted length takes {fits.needed}"
         )
 
-    def _course(self, trial: TrialRun, service: Service, placed: Placed) -> Course:
+    def _course(
+        self,
+        trial: TrialRun,
+        service: Service | SimulatedService,
+        placed: Placed,
+        benchmark: Benchmark,
+    ) -> Course:
         kind, context = trial.spec.kind, trial.spec.context
         incumbent = context.get("incumbent") if kind == "candidate" else None
         rejects = self.options.early_rejection
@@ -235,7 +285,7 @@ class ServingTrial(TrialType):
         return Course(
             trial,
             self.options,
-            self._benchmark,
+            benchmark,
             goal,
             Target(
                 service.base_url,
@@ -251,6 +301,7 @@ class ServingTrial(TrialType):
             if incumbent and rejects.incumbent and incumbent["metric"] == goal.throughput
             else None,
             known=self._known_point(trial),
+            health=self._engine.options.health_check,
         )
 
     def _known_point(self, trial: TrialRun) -> float | None:
@@ -263,7 +314,9 @@ class ServingTrial(TrialType):
             return None
         return winner.metrics.get(load.by)
 
-    def _result(self, course: Course, answer: Answer, service: Service) -> Result:
+    def _result(
+        self, course: Course, answer: Answer, service: Service | SimulatedService
+    ) -> Result:
         data: dict[str, Json] = {"runs": course.runs}
         if answer.stopped is not None:
             data["stopped"] = dict(answer.stopped)
@@ -275,6 +328,22 @@ class ServingTrial(TrialType):
         metrics = {**answer.metrics, "startup_s": round(sum(service.seconds.values()), 3)}
         environment = {"engine": self._engine.options.type, **self._engine.versions()}
         return Result(metrics, data, {}, {**environment, **course.environment})
+
+    def _model_identity(self) -> Json:
+        if isinstance(self._engine, SimulatedEngine):
+            return model_identity(self._folder())
+        return model_fingerprint(self._folder())
+
+    def _simulation_problems(self) -> list[tuple[str, str]]:
+        """Why the configuration of today cannot be simulated, as far as it can be told now."""
+        engine, model = self._engine, self.options.model
+        if not isinstance(engine, SimulatedEngine):
+            return []
+        if is_builtin(model) and not is_complete(self._folder()):
+            return []
+        shown = self._shown(place(self.options.baseline or {}, self.options.positions))
+        memory = self.options.early_rejection.device_memory
+        return simulation_problems(engine, shown, memory, self._benchmark)
 
     def _load(self, kind: str) -> Load:
         """How hard trials of a kind load their engine."""
@@ -300,3 +369,10 @@ class ServingTrial(TrialType):
     @property
     def _goal(self) -> Goal:
         return Goal.of(self.goal)
+
+
+def _not_started(said: str) -> Result:
+    """A candidate that its engine would refuse to start with."""
+    stopped = {"by": "kv_memory", "metric": None, "reason": said}
+    note = f"not started (kv_memory): {said}"
+    return Result({}, {"stopped": stopped, "real_evaluation": False, "note": note})

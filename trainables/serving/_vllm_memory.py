@@ -1,30 +1,26 @@
 """What a vLLM command line says about memory. Pure.
 
-Source: ``vllm serve --help=all`` of 0.32, and its parsing of human-readable sizes: ``k m g t`` are
-powers of 1000, ``K M G T`` (also ``Ki Mi Gi``) powers of 1024.
+Source: ``vllm serve --help=all`` of 0.32.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
+from trainables._sizes import size
 from trainables._trial import Json
 from trainables.serving._memory import MemoryPlan
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtKMGT]?)(i?)[bB]?")
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_SHORT = {"-tp": "tensor-parallel-size", "-pp": "pipeline-parallel-size"}
-
-
-def size(text: str) -> int:
-    """Bytes or tokens of ``16M``, ``1.5Gi``, ``4096``. Raises ``ValueError`` for anything else."""
-    match = _SIZE.fullmatch(str(text).strip())
-    if match is None:
-        raise ValueError(f"{text!r} is no size; write 16M, 64GiB or a number of bytes")
-    number, unit, binary = match.groups()
-    base = 1024 if unit.isupper() or binary else 1000
-    return int(float(number) * base ** _POWERS[unit.lower()])
+SHORT = {
+    "-tp": "tensor-parallel-size",
+    "-pp": "pipeline-parallel-size",
+    "-dp": "data-parallel-size",
+    "-ep": "enable-expert-parallel",
+    "-q": "quantization",
+    "-cc": "compilation-config",
+    "-O": "compilation-config",
+}
+"""Names of short options."""
 
 
 def vllm_plan(
@@ -73,6 +69,6 @@ def _flags(argv: Sequence[str]) -> dict[str, str]:
             continue
         name, equals, value = word.partition("=")
         following = argv[index + 1] if index + 1 < len(argv) else ""
-        name = _SHORT.get(name, name.lstrip("-").replace("_", "-"))
+        name = SHORT.get(name, name.lstrip("-").replace("_", "-"))
         found[name] = value if equals else following
     return found

@@ -8,9 +8,30 @@ import sys
 from collections.abc import Sequence
 
 from cluster import ClusterError, RunLockedError
-from tuner.cli import _analyze, _import, _inspect, _optimizer, _replay, _run_commands, _tune
+from tuner.cli import (
+    _analyze,
+    _import,
+    _inspect,
+    _notify,
+    _optimizer,
+    _replay,
+    _run_commands,
+    _simulate,
+    _train,
+    _tune,
+)
 from tuner.experiment import ExperimentError
 
+_COMMANDS = (
+    _run_commands,
+    _tune,
+    _optimizer,
+    _inspect,
+    _analyze,
+    _simulate,
+    _replay,
+    _import,
+)
 _USAGE, _FAILED = 2, 1
 
 
@@ -50,6 +71,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Finds the quantization and the serving parameters for an LLM.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (_run_commands, _tune, _optimizer, _inspect, _analyze, _replay, _import):
+    for module in (
+        _run_commands,
+        _tune,
+        _optimizer,
+        _inspect,
+        _notify,
+        _analyze,
+        _train,
+        _simulate,
+        _replay,
+        _import,
+    ):
         module.add_commands(commands)
     return parser

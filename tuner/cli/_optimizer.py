@@ -34,6 +34,8 @@ from tuner.compat.serviceparam import (
     parse_level,
     read_settings,
     request_problems,
+    simulated,
+    simulation_asked,
     translate_settings,
 )
 from tuner.experiment import Document, ExperimentError, read_document, to_yaml
@@ -97,7 +99,6 @@ def _translated(arguments: argparse.Namespace) -> tuple[Configuration, Optimizer
         arguments.benchmark_policy,
         arguments.deploy_policy,
         arguments.pd,
-        environment,
     )
     backup = checked("--backup", partial(parse_truth, arguments.backup), False, problems)
     checked(LOG_VARIABLE, partial(parse_level, environment), None, problems)
@@ -119,6 +120,8 @@ def _translated(arguments: argparse.Namespace) -> tuple[Configuration, Optimizer
         environment=environment,
     )
     translation = translate_settings(configuration, request)
+    if simulation_asked(environment):
+        translation = simulated(translation, configuration, request)
     if translation.problems:
         raise configuration.error(translation.problems)
     return configuration, translation

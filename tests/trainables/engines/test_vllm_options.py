@@ -48,8 +48,10 @@ def test_the_defaults_are_those_of_the_reference() -> None:
         "startup_timeout": 600,
         "args": {},
         "extra_args": [],
+        "record_iterations": False,
         "health_check": {
             "service_errors": {"fatal_patterns": {}, "retryable_patterns": {}},
+            "benchmark_errors": {"fatal_patterns": {}, "retryable_patterns": {}},
             "log_snippet_length": 200,
         },
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from trainables._sizes import size
 from trainables.serving._memory import MemoryPlan, ModelShape, kv_bytes_per_token, room
-from trainables.serving._vllm_memory import size, vllm_plan
+from trainables.serving._vllm_memory import vllm_plan
 
 LLAMA_8B = {
     "num_hidden_layers": 32,

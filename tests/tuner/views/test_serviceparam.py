@@ -147,6 +147,15 @@ def test_no_cell_is_a_formula(text: str, tmp_path: Path) -> None:
     assert rows(tmp_path)[0]["MODE"].startswith("'")
 
 
+def test_a_simulated_row_has_its_numbers_and_says_that_they_are_not_real(tmp_path: Path) -> None:
+    data = {"real_evaluation": False, "simulation": {}}
+    view(tmp_path).update(story(tmp_path, finished(1, data=data)))
+    (row,) = rows(tmp_path)
+    assert row["real_evaluation"] == "False"
+    assert row["generate_speed"]
+    assert row["fitness"] != "inf"
+
+
 def test_a_candidate_given_up_early_was_not_really_measured(tmp_path: Path) -> None:
     stopped = {"stopped": {"by": "kv_memory", "reason": "no room for 64"}}
     view(tmp_path).update(story(tmp_path, finished(1, data=stopped, satisfied=False)))

@@ -18,6 +18,7 @@ from tuner.compat.serviceparam._request import (
     parse_level,
     request_problems,
 )
+from tuner.compat.serviceparam._simulation import simulated, simulation_asked
 from tuner.compat.serviceparam._sources import PATH_VARIABLE
 from tuner.compat.serviceparam._translate import OptimizerTranslation, translate_settings
 
@@ -39,6 +40,8 @@ __all__ = [
     "read_data_storage",
     "read_settings",
     "request_problems",
+    "simulated",
+    "simulation_asked",
     "translate_settings",
     "wanted_rows",
 ]

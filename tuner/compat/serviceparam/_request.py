@@ -13,7 +13,6 @@ ENGINES = ("mindie", "vllm")
 BENCHMARKS = ("ais_bench", "vllm_benchmark")
 LOG_VARIABLE = "MODELEVALSTATE_LEVEL"
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
-_SIMULATION = ("MODEL_EVAL_STATE_ALL", "MODEL_EVAL_STATE_SIMULATE")
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,7 @@ class OptimizerRequest:
     cwd: Path = field(default_factory=Path.cwd)
 
 
-def request_problems(
-    engine: str, benchmark: str, deploy_policy: str, pd: str, environment: Mapping[str, str]
-) -> Problems:
+def request_problems(engine: str, benchmark: str, deploy_policy: str, pd: str) -> Problems:
     """What cannot be had, and what to do instead."""
     problems: Problems = []
     for flag, value, known in (
@@ -60,11 +57,6 @@ def request_problems(
     if pd == "disaggregation":
         said = "prefill and decode apart are not searched yet; start it with --pd competition"
         problems.append(("--pd", said))
-    for name in _SIMULATION:
-        asked = environment.get(name) or environment.get(name.lower())
-        if asked and asked.lower() != "false":
-            said = "asks for the simulation mode, which is not available yet; unset it to measure"
-            problems.append((name, f"{said} the real engine"))
     return problems
 
 

@@ -11,13 +11,16 @@ _KILLED = "nothing is killed by its name here; what is started is stopped"
 _REFINED = "belongs to the refinement after the search, and no load is refined (see data_storage)"
 _STEP = "the refinement of the load interpolates between runs and needs no step"
 _BOUND = "the memory a configuration needs is computed per candidate, without this factor"
-_SIMULATED = "is of the simulation mode, which is not available yet"
+_SIMULATED = "a simulation here writes its outputs where every run does"
 _UNUSED: tuple[tuple[str, str], ...] = (
     ("step_size", _STEP),
     ("mem_coefficient", _BOUND),
     ("scaling_coefficient", _BOUND),
     ("simulator_output", _SIMULATED),
-    ("latency_model", _SIMULATED),
+    *(
+        (f"latency_model.{key}", "the folder of the trained model is all that is needed")
+        for key in ("static_file_dir", "req_and_decode_file", "cache_data")
+    ),
     ("communication", "machines find each other through Ray"),
 )
 _OF_REFINEMENT = (("max_fine_tune", _REFINED), ("slo_coefficient", _REFINED))

@@ -78,7 +78,7 @@ def row(
     data: Mapping[str, Json] = {} if measurement is None else measurement.data
     stopped = data.get("stopped") or {}
     real = measurement is None or (not stopped and bool(data.get("real_evaluation", True)))
-    shown = metrics if real else {}
+    shown = {} if stopped else metrics
     values = [_field(name, finished, metrics, load, constants) for name in fields]
     return [
         *(shown.get(name) for name in (*options.metrics, "requests_per_s")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -95,14 +96,50 @@ def test_what_cannot_be_had_ends_with_2_and_what_to_do(
     assert said in capsys.readouterr().err
 
 
-def test_the_simulation_mode_is_no_silent_measurement(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("switch", ["MODEL_EVAL_STATE_ALL", "MODEL_EVAL_STATE_SIMULATE"])
+def test_the_simulation_mode_needs_the_trained_model_and_no_engine(
+    switch: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("MODEL_EVAL_STATE_ALL", "True")
-    assert main(["optimizer", *VLLM]) == 2
-    assert "MODEL_EVAL_STATE_ALL: asks for the simulation mode" in capsys.readouterr().err
-    monkeypatch.setenv("MODEL_EVAL_STATE_ALL", "false")
+    monkeypatch.setenv(switch, "True")
     assert main(["optimizer", *VLLM, PRINT]) == 0
+    document = yaml.safe_load(capsys.readouterr().out)
+    engine = document["trial"]["engine"]
+    assert (engine["type"], engine["of"]["type"]) == ("simulated", "vllm")
+    folder = Path(document["storage"]) / "latency_model"
+    assert engine["latency"] == {"type": "xgboost", "path": str(folder)}
+    assert document["cluster"]["resources"] == {"CPU": 1}
+    assert main(["optimizer", *VLLM]) == 2
+    assert "train one with `python -m tuner train`" in capsys.readouterr().err
+    monkeypatch.setenv("MODEL_EVAL_STATE_LATENCY_MODEL", json.dumps({"base_path": "mine"}))
+    assert main(["optimizer", *VLLM, PRINT]) == 0
+    assert f"path: {tmp_path / 'mine'}" in capsys.readouterr().out
+    monkeypatch.setenv(switch, "false")
+    assert main(["optimizer", *VLLM, PRINT]) == 0
+    assert "simulated" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("table", "folder"),
+    [
+        ('base_path = "lm"', "lm"),
+        ('model_path = "lm/bak/base/xgb_model.ubj"', "lm"),
+        ('model_path = "lm"', "lm"),
+    ],
+)
+def test_the_settings_name_the_trained_model(
+    table: str,
+    folder: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = Path("config.toml")
+    settings.write_text(f"{settings.read_text()}\n[latency_model]\n{table}\n")
+    monkeypatch.setenv("MODEL_EVAL_STATE_SIMULATE", "True")
+    assert main(["optimizer", *VLLM, PRINT]) == 0
+    assert f"path: {Path(folder).absolute()}" in capsys.readouterr().out
 
 
 def test_all_faults_of_flags_variables_and_settings_are_said_at_once(
