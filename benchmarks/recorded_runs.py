@@ -23,6 +23,8 @@ from trainables.serving._memory import MemoryPlan, ModelShape, room
 from trainables.simulation import Instance, Load, Request, SchedulerSettings
 
 DATA = Path(os.environ.get("TUNER_DATA", Path(__file__).parents[2] / "shared" / "data"))
+_PLACEHOLDER = 1
+"""Blocks of vLLM's count that hold nothing."""
 _GB_FREE = 0.9
 """vLLM's ``gpu_memory_utilization`` where the run does not tell it."""
 
@@ -132,7 +134,8 @@ class RecordedRun:
         settings = SchedulerSettings(
             max_num_seqs=int(engine["max_num_seqs"]),
             max_num_batched_tokens=int(engine["max_num_batched_tokens"]),
-            num_blocks=int(cache.get("num_gpu_blocks") or self._blocks(source, size)),
+            num_blocks=int(cache.get("num_gpu_blocks") or self._blocks(source, size))
+            - _PLACEHOLDER,
             block_size=size,
             max_model_len=engine.get("max_model_len"),
             prefix_caching=bool(cache.get("enable_prefix_caching", True)),

@@ -45,6 +45,7 @@ class HostOptions(BaseModel):
 
     Attributes:
         admission: From a client's request to the waiting queue.
+        spacing: Between two requests reaching the queue at least.
         iteration: Between two iterations, as far as no asynchronous scheduling hides it.
         delivery: From the end of an iteration to the client.
     """
@@ -52,6 +53,7 @@ class HostOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     admission: NonNegativeFloat | None = None
+    spacing: NonNegativeFloat | None = None
     iteration: NonNegativeFloat | None = None
     delivery: NonNegativeFloat | None = None
 

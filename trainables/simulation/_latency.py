@@ -37,10 +37,13 @@ class HostCosts:
 
     Attributes:
         admission: From a client's request to the engine's waiting queue: HTTP, tokenization.
+        spacing: Between two requests reaching the queue at least: requests that are sent at once
+            reach it one by one, and an idle engine begins with the first.
         iteration: Between the end of an iteration and the start of the next one.
         delivery: From the end of an iteration to the client: detokenization, streaming.
     """
 
     admission: float = 0.0
+    spacing: float = 0.0
     iteration: float = 0.0
     delivery: float = 0.0

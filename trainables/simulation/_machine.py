@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.simulation._batch import Batch
 from trainables.simulation._latency import HostCosts, LatencyModel
 from trainables.simulation._request import Iterations, Request, Served
 from trainables.simulation._scheduler import Iteration, Scheduler
@@ -77,13 +78,14 @@ class Machine:
         self._under_way: deque[_Flying] = deque()
         self._incoming: deque[tuple[float, Sequence]] = deque()
         self._arrived = 0
+        self._last_in = -math.inf
         self._tick_ends: list[float] = []
 
     @property
     def load(self) -> int:
         """What a router sees: queued requests weigh four times as much as admitted ones, as in
         vLLM's data-parallel load balancer (``v1/engine/core_client.py``)."""
-        queued = len(self.scheduler.waiting) + len(self._incoming)
+        queued = self.scheduler.queued + len(self._incoming)
         return 4 * queued + len(self.scheduler.running)
 
     def refusal(self, request: Request) -> str | None:
@@ -102,7 +104,9 @@ class Machine:
         """A client sends a request; later ones are not sent earlier."""
         sequence = Sequence(request, sent, self._arrived)
         self._arrived += 1
-        self._incoming.append((sent + self.instance.host.admission, sequence))
+        host = self.instance.host
+        self._last_in = max(sent + host.admission, self._last_in + host.spacing)
+        self._incoming.append((self._last_in, sequence))
 
     def next_time(self) -> float:
         """When it does something next unless something is submitted; inf: never."""
@@ -121,8 +125,7 @@ class Machine:
         if self._incoming and self._incoming[0][0] <= now:
             at, sequence = self._incoming.popleft()
             self.scheduler.add(sequence)
-            if not self._under_way:
-                self._clock, self._waits = max(self._clock, at), False
+            self.wake(at)
             return []
         if self._can_schedule():
             if self._incoming:
@@ -133,8 +136,13 @@ class Machine:
         landed = self._under_way.popleft()
         self._clock, self._waits = landed.end, False
         for sequence in landed.finished:
-            self.scheduler.release(sequence)
+            self._release(sequence)
         return [self._served(sequence) for sequence in landed.finished]
+
+    def wake(self, at: float) -> None:
+        """Something has changed at that time: it looks for work again when it can."""
+        if not self._under_way:
+            self._clock, self._waits = max(self._clock, at), False
 
     def iterations(self) -> Iterations:
         """All of them so far."""
@@ -148,6 +156,9 @@ class Machine:
             np.array(log.waiting, dtype=np.int64),
             np.array(log.kv_blocks, dtype=np.int64),
         )
+
+    def _release(self, sequence: Sequence) -> None:
+        self.scheduler.release(sequence)
 
     def _can_schedule(self) -> bool:
         if self._waits or len(self._under_way) >= self._depth:
@@ -179,9 +190,7 @@ class Machine:
         batch = self.scheduler.decoding.batch()
         first = max(self._clock, self._device_free)
         ticks = min(ticks, _STRETCH, self._within(horizon - first))
-        seconds = self.instance.latency.decode_seconds(batch, ticks)
-        gap = self.instance.host.iteration
-        ends = first + np.cumsum(seconds + gap)
+        starts, ends = self._one_after_the_other(first, batch, ticks)
         ticks = self._in_time(ends, horizon)
         used: list[int] = []
         while len(used) < ticks and self.scheduler.tick():
@@ -191,10 +200,21 @@ class Machine:
         made = Iteration(batch)
         self.scheduler.end_tick(made)
         done = ends[: len(used)].tolist()
-        self._note((ends - seconds)[: len(used)].tolist(), done, used, made)
+        self._note(starts[: len(used)].tolist(), done, used, made)
         self._tick_ends += done
         self._fly(done, made)
         return True
+
+    def _one_after_the_other(
+        self, first: float, batch: Batch, ticks: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Starts and ends of decode iterations, summed up in the order in which :meth:`_schedule`
+        does, so that they are equal to the last bit."""
+        times = np.full(2 * ticks + 1, self.instance.host.iteration)
+        times[0] = first
+        times[2::2] = self.instance.latency.decode_seconds(batch, ticks)
+        times = np.cumsum(times)
+        return times[1::2], times[2::2]
 
     def _within(self, seconds: float) -> int:
         """About how many iterations begin in that time, rather too many."""
@@ -234,7 +254,7 @@ class Machine:
         log.prefill_tokens += [made.batch.prefill_tokens] * count
         log.decodes += [made.batch.decodes] * count
         log.running += [len(scheduler.running)] * count
-        log.waiting += [len(scheduler.waiting)] * count
+        log.waiting += [scheduler.queued] * count
         log.kv_blocks += used
         self._device_free = ends[-1]
 

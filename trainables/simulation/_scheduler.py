@@ -6,6 +6,7 @@ Rules of vLLM V1 (``v1/core/sched/scheduler.py``, 0.19 to 0.32), first come firs
   unfinished prompt as many as the budget leaves.
 * One that needs a block where none is free preempts the running sequence that was admitted last,
   which may be itself; that loses its blocks and is computed again, from the head of the queue.
+  With asynchronous scheduling it may also be one whose last token is being computed.
 * Then the queue, unless something was preempted: in order, until a sequence does not fit into the
   budget of tokens, the number of sequences, or the free blocks. The first that does not ends it.
 * With asynchronous scheduling, a sequence whose last token is being computed keeps its place and
@@ -25,6 +26,9 @@ from trainables.simulation._blocks import BlockPool
 from trainables.simulation._decoding import Decoding
 from trainables.simulation._sequence import Sequence
 from trainables.simulation._settings import SchedulerSettings
+
+_PLACEHOLDER = 1
+"""Blocks that vLLM sets apart; its watermark is a share of all of them."""
 
 
 @dataclass(slots=True)
@@ -54,11 +58,18 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.decoding = Decoding(settings.block_size)
         self._prefilling: list[Sequence] = []
-        self._watermark = int(settings.watermark * settings.num_blocks)
+        self._watermark = int(settings.watermark * (settings.num_blocks + _PLACEHOLDER))
+        self._limit = 0
+        self._lag = int(settings.async_scheduling)
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
         self.waiting.append(sequence)
+
+    @property
+    def queued(self) -> int:
+        """Sequences that are not admitted."""
+        return len(self.waiting)
 
     @property
     def has_work(self) -> bool:
@@ -67,6 +78,8 @@ class Scheduler:
 
     def schedule(self, iteration_of: int, now: float) -> Iteration | None:
         """The next iteration, whose number is told; None when nothing can be computed now."""
+        alone = len(self.running) + self.queued <= 1
+        self._limit = 0 if alone else self.settings.long_prefill_token_threshold
         if self.settings.separate_prefill:
             return self._separate(iteration_of, now)
         budget = self.settings.max_num_batched_tokens
@@ -111,8 +124,17 @@ class Scheduler:
 
     def release(self, sequence: Sequence) -> None:
         """The last token of a sequence has arrived: its place and its blocks are free."""
-        self.running.remove(sequence)
-        self._give_back(sequence)
+        self.leave(sequence)
+        self.free(sequence)
+
+    def leave(self, sequence: Sequence) -> None:
+        """Its place is free, unless it lost that by preemption; its blocks are not."""
+        if sequence.blocks:
+            self.running.remove(sequence)
+
+    def free(self, sequence: Sequence) -> None:
+        """Its blocks are free too."""
+        self._give_back(sequence, sequence.computed)
 
     def _closed(self) -> bool:
         """Whether the head of the queue cannot be admitted as long as nobody leaves."""
@@ -135,38 +157,72 @@ class Scheduler:
         self._admit(budget, chunks, now)
         if chunks:
             return self._iteration(chunks, iteration_of, decode=False)
-        stalled: list[Sequence] = []
-        self._run_on(settings.max_num_seqs, chunks, stalled)
+        self._run_on(settings.max_num_seqs, chunks, [])
         return self._iteration(chunks, iteration_of)
 
     def _run_on(
         self, budget: int, chunks: list[tuple[Sequence, Chunk]], stalled: list[Sequence]
     ) -> tuple[bool, int]:
         """Continue running sequences. Returns whether any was preempted, and what is left."""
-        decoding, prefilling = self.decoding, self._prefilling
-        growing = decoding.growing()
-        if len(decoding) <= budget and len(growing) <= self.pool.free and not prefilling:
-            self._grow(growing)
-            return False, budget - len(decoding)
-        return self._in_order(budget, chunks, stalled)
+        if self.settings.separate_prefill and self._prefilling:
+            return self._past_prompts(budget, chunks)
+        left = budget - len(self.decoding)
+        parts = self._parts(left)
+        if parts is None:
+            return self._in_order(budget, chunks, stalled)
+        self._grow(self.decoding.growing())
+        for sequence, tokens in parts:
+            self._compute(sequence, tokens, chunks)
+            left -= tokens
+        return False, left
+
+    def _past_prompts(self, budget: int, chunks: list[tuple[Sequence, Chunk]]) -> tuple[bool, int]:
+        """Decode while unfinished prompts lack blocks; if nobody can, they take each other's."""
+        preempted, left = False, budget
+        if len(self.decoding):
+            preempted, left = self._in_order(budget, chunks, [], decodes_only=True)
+        if len(self.decoding):
+            return preempted, left
+        self._in_order(self.settings.max_num_batched_tokens, chunks, [])
+        return True, left
+
+    def _parts(self, budget: int) -> list[tuple[Sequence, int]] | None:
+        """New tokens of unfinished prompts beside a token of each decoding sequence; None when
+        there are not enough blocks, or it matters who was admitted first."""
+        unfinished, needed = self._prefilling, len(self.decoding.growing())
+        parts: list[tuple[Sequence, int]] = []
+        for sequence in unfinished:
+            wanted = self._wanted(sequence)
+            tokens = min(wanted, budget)
+            if tokens < wanted and self.running[-len(unfinished) :] != unfinished:
+                return None
+            if tokens <= 0:
+                break
+            budget -= tokens
+            needed += self._blocks(sequence.computed + tokens) - len(sequence.blocks)
+            parts.append((sequence, tokens))
+        return parts if budget >= 0 and needed <= self.pool.free else None
 
     def _in_order(
-        self, budget: int, chunks: list[tuple[Sequence, Chunk]], stalled: list[Sequence]
+        self,
+        budget: int,
+        chunks: list[tuple[Sequence, Chunk]],
+        stalled: list[Sequence],
+        *,
+        decodes_only: bool = False,
     ) -> tuple[bool, int]:
         growing = self.decoding.growing()
         preempted, index = False, 0
         while index < len(self.running):
             sequence = self.running[index]
             index += 1
-            if sequence.finishing:
+            if sequence.finishing or (decodes_only and not sequence.decoding):
                 continue
             if budget <= 0:
                 if sequence.decoding:
                     stalled.append(sequence)
                 continue
-            tokens = 1 if sequence.decoding else self._chunk(sequence, budget)
-            if tokens == 0:
-                continue
+            tokens = 1 if sequence.decoding else min(self._wanted(sequence), budget)
             needed = (
                 int(sequence in growing)
                 if sequence.decoding
@@ -198,13 +254,11 @@ class Scheduler:
 
     def _chunk(self, sequence: Sequence, budget: int) -> int:
         """New tokens of a prompt in an iteration; 0 when it may not be in it."""
-        tokens = sequence.missing
-        limit = self.settings.long_prefill_token_threshold
-        if limit and len(self.running) + len(self.waiting) > 1:
-            tokens = min(tokens, limit)
-        if tokens > budget and not self.settings.chunked_prefill:
-            return 0
-        return min(tokens, budget)
+        tokens = self._wanted(sequence)
+        return 0 if tokens > budget and not self.settings.chunked_prefill else min(tokens, budget)
+
+    def _wanted(self, sequence: Sequence) -> int:
+        return min(sequence.missing, self._limit) if self._limit else sequence.missing
 
     def _continue(
         self, sequence: Sequence, budget: int, chunks: list[tuple[Sequence, Chunk]]
@@ -259,8 +313,8 @@ class Scheduler:
     ) -> None:
         chunks.append((sequence, Chunk(tokens, sequence.computed)))
         sequence.computed += tokens
-        for _ in range(self._blocks(sequence.computed) - len(sequence.blocks)):
-            sequence.blocks.append(self.pool.take())
+        needed = self._blocks(sequence.computed) - len(sequence.blocks)
+        sequence.blocks += self.pool.take(needed)
         self._name(sequence, sequence.computed)
 
     def _iteration(
@@ -294,41 +348,51 @@ class Scheduler:
 
     def _grow(self, growing: dict[Sequence, None]) -> None:
         """Give each the block that its next token needs."""
-        for sequence in growing:
-            sequence.blocks.append(self.pool.take())
-            self._name(sequence, sequence.base + self.decoding.tick)
+        for sequence, block in zip(growing, self.pool.take(len(growing)), strict=True):
+            sequence.blocks.append(block)
 
     def _preempt(self) -> Sequence | None:
         """Take its blocks from the sequence that was admitted last."""
-        for index in range(len(self.running) - 1, -1, -1):
-            if not self.running[index].finishing:
-                victim = self.running.pop(index)
-                break
-        else:
+        if not self.running:
             return None
+        victim = self.running.pop()
+        under_way = victim.finishing and isinstance(victim.tokens[-1], tuple)
         if victim.decoding:
+            under_way = self.decoding.tick > victim.joined
             self.decoding.leave(victim)
         elif victim in self._prefilling:
             self._prefilling.remove(victim)
-        self._give_back(victim)
+        known = victim.computed - (self._lag if under_way else 0)
+        self._keep(victim, known)
+        self._give_back(victim, known)
         victim.computed = 0
         victim.preemptions += 1
-        self.waiting.appendleft(victim)
+        if not victim.finishing:
+            self.waiting.appendleft(victim)
         return victim
 
-    def _give_back(self, sequence: Sequence) -> None:
-        self._name(sequence, sequence.computed)
-        self.pool.give_back(sequence.blocks)
+    def _give_back(self, sequence: Sequence, known: int) -> None:
+        self.pool.give_back(sequence.blocks, known // self.settings.block_size)
         sequence.blocks = []
         sequence.named = 0
 
     def _name(self, sequence: Sequence, computed: int) -> None:
-        if not self.settings.prefix_caching:
-            return
-        size = self.settings.block_size
-        for block in range(sequence.named, computed // size):
-            self.pool.name(sequence.blocks[block], sequence.key(block, size))
-            sequence.named = block + 1
+        """Make full blocks findable by other sequences."""
+        if self.settings.prefix_caching and sequence.request.prefix:
+            size = self.settings.block_size
+            self._name_up_to(sequence, min(computed // size, sequence.shared(size)))
+
+    def _keep(self, sequence: Sequence, known: int) -> None:
+        """Make full blocks findable by the sequence itself, which is preempted: nobody else needs
+        those that :meth:`_name` leaves out."""
+        if self.settings.prefix_caching:
+            self._name_up_to(sequence, known // self.settings.block_size)
+
+    def _name_up_to(self, sequence: Sequence, count: int) -> None:
+        for block in range(sequence.named, count):
+            key = sequence.key(block, self.settings.block_size)
+            self.pool.name(sequence.blocks[block], key)
+        sequence.named = max(sequence.named, count)
 
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self.settings.block_size)

@@ -75,7 +75,13 @@ class Sequence:
     def key(self, block: int, block_size: int) -> Hashable:
         """Content of its block of that rank: equal for prompts that are equal up to its end."""
         request = self.request
-        last = ((block + 1) * block_size - 1) // request.prefix_block
-        if last < len(request.prefix):
+        if block < self.shared(block_size):
+            last = ((block + 1) * block_size - 1) // request.prefix_block
             return (request.prefix[last], block)
         return (-1 - request.number, block)
+
+    def shared(self, block_size: int) -> int:
+        """Full blocks of its prompt with which others may begin as well."""
+        request = self.request
+        hashed = len(request.prefix) * request.prefix_block
+        return min(hashed, request.input_tokens) // block_size

@@ -14,7 +14,8 @@ class SchedulerSettings:
     Attributes:
         max_num_seqs: Sequences that are admitted at once.
         max_num_batched_tokens: New tokens of one iteration.
-        num_blocks: Blocks of the KV cache.
+        num_blocks: Blocks of the KV cache that sequences can use; vLLM's ``num_gpu_blocks`` has one
+            more, a placeholder.
         block_size: Tokens of a block.
         max_model_len: Longest sequence, prompt and output; None: what the KV cache can hold.
         prefix_caching: Whether full blocks are found again by their content.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
@@ -63,11 +63,22 @@ class Router:
 
 
 def simulate(
-    instances: Sequence[Instance], load: Load, *, route: Route = "least_loaded"
+    instances: Sequence[Instance],
+    load: Load,
+    *,
+    route: Route = "least_loaded",
+    stop: Callable[[Served], bool] | None = None,
 ) -> Simulated:
     """Serve a load by instances of equal standing behind a router.
 
     Deterministic: equal arguments give equal results.
+
+    Args:
+        instances: Who serves.
+        load: What is asked.
+        route: How the router chooses.
+        stop: Told every answered request, in the order in which they end; True ends the
+            simulation there.
 
     Raises:
         ValueError: There is no instance, two have one name, or arrivals decrease.
@@ -77,8 +88,11 @@ def simulate(
     client, router = Client(load), Router(machines, route)
     served: list[Served] = []
     refused: list[Refused] = []
+    independent = not client.waits_for_answers and stop is None
     while True:
         due = client.due()
+        if independent:
+            served += _caught_up(machines, due)
         times = [machine.next_time() for machine in machines]
         now = min(times)
         if due == now == math.inf:
@@ -93,18 +107,29 @@ def simulate(
             continue
         chosen = times.index(now)
         horizon = due
-        if client.waits_for_answers and len(times) > 1:
+        if len(times) > 1:
             horizon = min(due, *times[:chosen], *times[chosen + 1 :])
         ended = machines[chosen].step(horizon)
         served += ended
         for one in ended:
             client.answered(one.end)
+        if stop and any(stop(one) for one in ended):
+            break
     return Simulated(
         sorted(served, key=lambda one: one.request.number),
         refused,
         {machine.instance.name: machine.iterations() for machine in machines},
         {one.name: one.settings.num_blocks for one in instances},
     )
+
+
+def _caught_up(machines: Sequence[Machine], until: float) -> list[Served]:
+    """Every instance up to a time before which nothing happens that concerns it."""
+    served: list[Served] = []
+    for machine in machines:
+        while machine.next_time() < until:
+            served += machine.step(until)
+    return served
 
 
 def check(instances: Sequence[Instance], load: Load) -> None:
