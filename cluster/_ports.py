@@ -38,11 +38,13 @@ class PortUnavailableError(RuntimeError):
 
     Attributes:
         ports: The ports in question.
+        leased: Whether another trial holds it, and gives it back at its end.
     """
 
-    def __init__(self, message: str, ports: Sequence[int]) -> None:
+    def __init__(self, message: str, ports: Sequence[int], *, leased: bool = False) -> None:
         super().__init__(message)
         self.ports = tuple(ports)
+        self.leased = leased
 
 
 class PortLease:
@@ -132,10 +134,12 @@ def _demand(folder: Path, ports: Sequence[int]) -> PortLease:
     for port in ports:
         if not _take(folder, port, locks, lingering=True):
             locks.close()
+            holder = _leaser(folder, port)
             raise PortUnavailableError(
-                f"port {port} is taken by {_taker(folder, port)}. "
+                f"port {port} is taken by {holder or _taker(port)}. "
                 "Stop it, wait for it, or choose another port",
                 [port],
+                leased=holder is not None,
             )
     return PortLease(ports, locks)
 
@@ -197,8 +201,8 @@ def _only_lingers(port: int) -> bool:
     return bool(states) and states <= _CLOSING and _bindable(port, reuse=True)
 
 
-def _taker(folder: Path, port: int) -> str:
-    """In words, who has ``port``."""
+def _leaser(folder: Path, port: int) -> str | None:
+    """In words, which trial has leased ``port``; None when none has."""
     path = folder / f"{port}.lock"
     try:
         FileLock(path).close()
@@ -206,6 +210,11 @@ def _taker(folder: Path, port: int) -> str:
         holder = read_holder(path)
         if holder is not None and holder.alive:
             return f"another trial: {_command(holder.pid)} since {holder.started}"
+    return None
+
+
+def _taker(port: int) -> str:
+    """In words, who is bound to ``port``."""
     owners = port_owners(port)
     if owners:
         return ", ".join("a process of another user" if p is None else _command(p) for p in owners)

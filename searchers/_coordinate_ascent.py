@@ -79,6 +79,15 @@ class CoordinateAscent(PointStrategy):
         self._at, self._sweep, self._group = state["at"], state["sweep"], state["group"]
         self._moved, self._known = state["moved"], dict(state["known"])
 
+    def most(self) -> int | None:
+        """Points of all sweeps if each moved on and none were known."""
+        parameters = self.space.root
+        sizes = [
+            math.prod(len(parameters[name].grid(self._points, self._at)) for name in names)
+            for names in self._groups
+        ]
+        return 1 + self._sweeps * sum(size - 1 for size in sizes)
+
     def _draw(self) -> Draft | None:
         if self._over:
             return None

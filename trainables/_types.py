@@ -189,6 +189,7 @@ _TYPES: Registry[TrialType] = Registry(
     {
         "quantization": "trainables._quantization",
         "rehearsal": "trainables._rehearsal",
+        "script": "trainables.script._trial",
         "serving": "trainables.serving._trial",
     },
 )

@@ -74,6 +74,11 @@ def coupled(point: Mapping[str, Json]) -> float:
     return point["C"] + 10 * (point["B"] == "y") * (point["C"] == 2) - (point["B"] == "y")
 
 
+def test_the_number_of_trials_is_bounded() -> None:
+    assert ascent().most() == 1 + 2 + 1 + 2
+    assert ascent(groups=[["A", "B"]], sweeps=2).most() == 1 + 2 * 5
+
+
 def test_a_second_sweep_finds_what_only_pays_after_the_first() -> None:
     _, once = visited(ascent(), world(coupled))
     points, twice = visited(ascent(sweeps=5), world(coupled))
