@@ -1,16 +1,22 @@
 """Real evaluations that a search needs when a simulator, good or bad, guides it.
 
-Run ``python -m benchmarks.prior``. The "real" engines are formulas: three of the surfaces of
-:mod:`benchmarks.serving_surfaces`, over 1,080 configurations each, of which every one is known. A
-run has found it when it evaluated a configuration within 5 % of the best one that keeps the SLO; a
-run that did not counts as its budget plus one. What a simulator plays is free.
+Run ``python -m benchmarks.prior``. Seven engines stand for real ones, and every configuration of
+them is known:
 
-Simulators, all sampled as ``search.prior`` samples them (64 points):
+* six formulas, the surfaces of :mod:`benchmarks.serving_surfaces`, 1,080 configurations each;
+* ``played``: ``engine: simulated`` with a device of given constants, an 8B model under a random
+  load, 432 configurations.
 
-* none: the search without a prior.
+A run has found it when it evaluated a configuration within 5 % of the best one that keeps the SLO;
+a run that did not counts as its budget plus one. What a simulator plays is free.
+
+Simulators, all sampled as ``search.prior`` samples them:
+
+* none: the search without a prior; it is nearly the same for all seeds.
 * exact: the real engine itself.
-* off: the same formula for another machine. Memory, bandwidth, compute and link each lie up to
-  30 % off, and every metric of every point is 15 % off (deviation); another one for each seed.
+* off: the same formula or simulator for another machine. Memory, bandwidth, compute and link each
+  lie up to 30 % off, and every metric of every point is 15 % off (deviation); another one for each
+  seed.
 * three times too slow: the real engine, all latencies times three.
 * scrambled: the real engine's metrics, dealt out to the points at random.
 * reversed: the real engine's metrics, each mirrored in its logarithm: the best seems the worst.
@@ -22,38 +28,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from math import exp, log
 from statistics import mean, median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks.serving_surfaces import Surface, surfaces
-from searchers import Json, Outcome, Proposal, Space, Strategy, make_strategy
+from benchmarks._virtual_engines import Engine, Formula, Metrics, played
+from benchmarks.serving_surfaces import surfaces
+from searchers import Json, Outcome, Proposal, Strategy, make_strategy
 from tuner._agreement import agreement
 from tuner._forecast import sample
 from tuner._judge import judge
 
-SPACE = Space.model_validate(
-    {
-        "tp": {"type": "enum", "values": [1, 2, 4, 8]},
-        "quantization": {"type": "enum", "values": ["none", "w8a8", "w4a16"]},
-        "max_num_seqs": {"type": "enum", "values": [8, 16, 32, 64, 128, 256]},
-        "max_num_batched_tokens": {"type": "enum", "values": [1024, 4096, 16384]},
-        "memory_utilization": {"type": "constant", "value": 0.9},
-        "chunked_prefill": {"type": "constant", "value": True},
-        "concurrency": {"type": "enum", "values": [16, 64, 128, 256, 512]},
-    }
-)
 BUDGET = 40
-TASKS = (0, 2, 5)
-Metrics = Mapping[str, float]
 Play = Callable[[Mapping[str, Json]], Metrics]
 
 
@@ -65,40 +60,49 @@ def _chance(*parts: object) -> random.Random:
 class Machine:
     """A real engine, all of whose configurations are known."""
 
-    surface: Surface
+    engine: Engine
 
     def real(self, point: Mapping[str, Json]) -> Metrics:
-        return self.surface.measure(point) or {}
+        return self._known[_key(point)]
 
     @cached_property
     def everything(self) -> list[tuple[Mapping[str, Json], Metrics]]:
-        return [(point, self.real(point)) for point in SPACE.grid()]
+        return [(point, self.engine.measure(point)) for point in self.engine.space.grid()]
+
+    @cached_property
+    def _known(self) -> dict[str, Metrics]:
+        return {_key(point): metrics for point, metrics in self.everything}
 
     @cached_property
     def best(self) -> float:
         worth = [self.outcome(point) for point, metrics in self.everything if metrics]
         return max(one.objective or 0.0 for one in worth if one.satisfied)
 
+    def summary(self) -> str:
+        worth = [self.outcome(point) for point, metrics in self.everything if metrics]
+        good = [one.objective or 0.0 for one in worth if one.satisfied]
+        near = sum(one >= 0.95 * self.best for one in good)
+        return (
+            f"{self.engine.name}: {len(self.everything)} configurations, {len(worth)} start, "
+            f"{len(good)} keep the SLO, {near} within 5 % of the best"
+        )
+
     def outcome(self, point: Mapping[str, Json]) -> Outcome:
         metrics = self.real(point)
         if not metrics:
             return Outcome("failed", error="out of memory")
-        judged = judge(self.surface.objective, metrics, None)
+        judged = judge(self.engine.objective, metrics, None)
         return Outcome("measured", metrics, {}, judged.satisfied, judged.objective)
 
     def exact(self, seed: int) -> Play:
         return self.real
 
     def off(self, seed: int) -> Play:
-        chance = _chance(self.surface.name, seed)
-        wrong = ("memory", "bandwidth", "compute", "link")
-        factors = {name: chance.uniform(0.7, 1.3) for name in wrong}
-        changed = {name: getattr(self.surface, name) * by for name, by in factors.items()}
-        other = replace(self.surface, **changed)
+        other = self.engine.other(_chance(self.engine.name, seed))
 
         def play(point: Mapping[str, Json]) -> Metrics:
             noise = _chance(seed, point)
-            metrics = other.measure(point) or {}
+            metrics = other.measure(point)
             return {name: value * exp(noise.gauss(0, 0.15)) for name, value in metrics.items()}
 
         return play
@@ -111,10 +115,10 @@ class Machine:
         return play
 
     def scrambled(self, seed: int) -> Play:
-        points = [point for point, _ in self.everything]
         dealt = [metrics for _, metrics in self.everything]
         _chance("scrambled", seed).shuffle(dealt)
-        return lambda point: dealt[points.index(point)]
+        said = dict(zip(self._known, dealt, strict=True))
+        return lambda point: said[_key(point)]
 
     def reversed(self, seed: int) -> Play:
         ends = {}
@@ -154,18 +158,35 @@ class Run:
     weight: float | None = None
 
 
-def search(machine: Machine, play: Play | None, seed: int, workers: int, trials: int) -> Run:
-    objective = machine.surface.objective
-    strategy = make_strategy("auto", {}, space=SPACE, seed=seed, goal=objective.goal())
-    points = [] if play is None else list(sample(SPACE, objective, play, trials=trials, seed=seed))
+def _key(point: Mapping[str, Json]) -> str:
+    return json.dumps(point, sort_keys=True)
+
+
+@cache
+def simulated(
+    machine: Machine, name: str, seed: int, trials: int
+) -> tuple[tuple[Mapping[str, Json], Metrics], ...]:
+    """The points that a simulator plays."""
+    make, engine = SIMULATORS[name], machine.engine
+    if make is None:
+        return ()
+    return tuple(
+        sample(engine.space, engine.objective, make(machine, seed), trials=trials, seed=seed)
+    )
+
+
+def search(machine: Machine, name: str, seed: int, workers: int, trials: int) -> Run:
+    space, goal = machine.engine.space, machine.engine.objective.goal()
+    strategy = make_strategy("auto", {}, space=space, seed=seed, goal=goal)
+    points = simulated(machine, name, seed, trials)
     if points:
         strategy.believe(points)
     measured: list[tuple[Metrics, Metrics]] = []
-    said = {repr(dict(point)): metrics for point, metrics in points}
+    said = {_key(point): metrics for point, metrics in points}
     needed = _evaluated(machine, strategy, workers, said, measured)
-    if play is None:
+    if not points:
         return Run(needed)
-    found = agreement(objective.goal(), measured, strategy.trust())
+    found = agreement(goal, measured, strategy.trust())
     return Run(needed, found.error, found.correlation, found.weight)
 
 
@@ -184,7 +205,7 @@ def _evaluated(
         proposal = flying.pop(0)
         outcome = machine.outcome(proposal.parameters)
         strategy.tell(proposal, outcome)
-        if outcome.metrics and (simulated := said.get(repr(dict(proposal.parameters)))):
+        if outcome.metrics and (simulated := said.get(_key(proposal.parameters))):
             measured.append((simulated, outcome.metrics))
         if outcome.satisfied and (outcome.objective or 0.0) >= 0.95 * machine.best:
             return count
@@ -209,24 +230,26 @@ def row(name: str, workers: int, runs: list[Run]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1])
-    parser.add_argument("--trials", type=int, default=64, help="simulated points")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--trials", type=int, default=48, help="simulated points")
     parser.add_argument("--only", nargs="+", choices=SIMULATORS, default=list(SIMULATORS))
     arguments = parser.parse_args()
-    machines = [Machine(surfaces()[number]) for number in TASKS]
+    machines = [Machine(Formula(surface)) for surface in surfaces()]
+    machines.append(Machine(played()))
+    for machine in machines:
+        print(machine.summary(), file=sys.stderr)
     begun = time.monotonic()
     rows = []
     for workers in arguments.workers:
         for name in arguments.only:
-            make, runs = SIMULATORS[name], []
+            runs = []
             for machine in machines:
                 for seed in range(arguments.seeds):
-                    play = None if make is None else make(machine, seed)
-                    runs.append(search(machine, play, seed, workers, arguments.trials))
-                    print(f"{name}: {machine.surface.name}: {runs[-1]}", file=sys.stderr)
+                    runs.append(search(machine, name, seed, workers, arguments.trials))
+                    print(f"{name}: {machine.engine.name}: {runs[-1]}", file=sys.stderr)
             rows.append(row(name, workers, runs))
     print(
-        f"{len(machines)} tasks of {SPACE.size()} configurations, {arguments.seeds} seeds, "
+        f"{len(machines)} tasks, {arguments.seeds} seeds, {arguments.trials} simulated points, "
         f"{BUDGET} evaluations at most; {time.monotonic() - begun:.0f} s\n\n"
         "| simulator | at once | median | mean | most | never found | its error | rank correlation "
         "| weight at the end |\n|---|---|---|---|---|---|---|---|---|"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -50,6 +50,7 @@ class Auto(PointStrategy):
         self._start = [self._legal(point, number) for number, point in enumerate(options.start)]
         self._history: list[dict[str, Json]] = []
         self._known = Flight()
+        self._believed: list[list[Json]] = []
         self._advisor: Advisor | None = None
 
     def learn(self, parameters: Mapping[str, Json], outcome: Outcome) -> None:
@@ -59,6 +60,20 @@ class Auto(PointStrategy):
         self._known.launch(point)
         self._history.append(_record(point, outcome, elsewhere=True))
 
+    def believe(self, points: Sequence[tuple[Mapping[str, Json], Mapping[str, float]]]) -> None:
+        goal = self.goal
+        wanted = {name for name, _ in goal.objectives} | {bound.metric for bound in goal.bounds}
+        self._advisor = None
+        self._believed = []
+        for point, metrics in points:
+            finite = {name: float(x) for name, x in metrics.items() if math.isfinite(x)}
+            kept = {name: finite[name] for name in sorted(wanted & finite.keys())}
+            if self.space.contains(point) and (kept or not metrics):
+                self._believed.append([self.space.canonical(point), kept])
+
+    def trust(self) -> float | None:
+        return self._advice().trust(self.goal, self._history) if self._believed else None
+
     def tell(self, proposal: Proposal, outcome: Outcome) -> None:
         flying = self._flight.proposals.get(proposal.number)
         super().tell(proposal, outcome)
@@ -66,12 +81,19 @@ class Auto(PointStrategy):
             self._history.append(_record(flying.parameters, outcome, elsewhere=False))
 
     def state(self) -> dict[str, Json]:
-        return {**super().state(), "history": list(self._history), "known": self._known.state()}
+        return {
+            **super().state(),
+            "history": list(self._history),
+            "known": self._known.state(),
+            "believed": list(self._believed),
+        }
 
     def restore(self, state: Mapping[str, Json]) -> None:
         super().restore(state)
         self._history = list(state["history"])
         self._known.restore(state["known"])
+        self._believed = list(state["believed"])
+        self._advisor = None
 
     def most(self) -> int | None:
         limits = [limit for limit in (self._options.trials, self.space.size()) if limit is not None]
@@ -91,18 +113,22 @@ class Auto(PointStrategy):
                 return point, "given to start with"
         if (best := self._best_known()) is not None and not self._flight.asked(best):
             return best, "the best that earlier measurements know"
-        if self._advisor is None:
-            from searchers._auto_advisor import Advisor
-
-            self._advisor = Advisor(self.space, hints=self._options.hints)
         flying = [proposal.parameters for proposal in self._flight.proposals.values()]
-        return self._advisor.advise(
+        return self._advice().advise(
             self.goal,
             self._history,
             flying,
             self._taken,
             label=f"{self._seed}/{self._flight.distinct}",
         )
+
+    def _advice(self) -> Advisor:
+        if self._advisor is None:
+            from searchers._auto_advisor import Advisor
+
+            believed = [(point, metrics) for point, metrics in self._believed]
+            self._advisor = Advisor(self.space, hints=self._options.hints, believed=believed)
+        return self._advisor
 
     def _best_known(self) -> Mapping[str, Json] | None:
         """Of what was measured elsewhere, the point that satisfies with the highest objective."""

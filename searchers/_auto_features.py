@@ -46,13 +46,15 @@ class Linear:
 @dataclass(frozen=True)
 class Encoded:
     """``n`` points. ``unit`` (n, numeric) lies in [0, 1]; ``codes`` (n, categorical) are whole
-    numbers; ``linear`` (n, columns) is centred; ``load`` and ``seqs`` (n,) are logarithms."""
+    numbers; ``linear`` (n, columns) is centred; ``load`` and ``seqs`` (n,) are logarithms;
+    ``believed`` (n, metrics) is what a simulator says, less its mean; None: there is none."""
 
     unit: Array
     codes: NDArray[np.int64]
     linear: Array
     load: Array | None
     seqs: Array | None
+    believed: Array | None = None
 
     def __len__(self) -> int:
         return len(self.unit)
@@ -62,7 +64,12 @@ class Encoded:
             return None if values is None else values[rows]
 
         return Encoded(
-            self.unit[rows], self.codes[rows], self.linear[rows], some(self.load), some(self.seqs)
+            self.unit[rows],
+            self.codes[rows],
+            self.linear[rows],
+            some(self.load),
+            some(self.seqs),
+            some(self.believed),
         )
 
     def near(self, other: Encoded, row: int) -> NDArray[np.bool_]:
@@ -83,6 +90,7 @@ class Encoded:
             np.concatenate([self.linear, other.linear]),
             both(self.load, other.load),
             both(self.seqs, other.seqs),
+            both(self.believed, other.believed),
         )
 
 

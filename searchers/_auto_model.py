@@ -9,6 +9,10 @@ be, and the correlation between throughput and latency is part of every predicti
 of slopes, of smooth curves along each number, of effects of each category, and of what they do
 together. Its scales are not fitted but averaged over: draws from their prior, moved to the
 posterior by a few Metropolis steps. No optimiser, hence nothing to diverge with two points.
+
+A simulator's numbers may be believed: with weight ``w`` they take the place of the prior mean, and
+what is left to ``G`` is that much smaller. Both are scales like the others, so measurements decide
+what the simulator counts for. That it is off by a constant factor takes little of its weight.
 """
 
 from __future__ import annotations
@@ -52,6 +56,16 @@ _LENGTHS = (0.7, 0.6)
 _NOISE = (0.03, 0.8)
 """Median and log deviation of what :class:`Scales` draws."""
 
+_WEIGHT = (1.0, 2.0)
+_ENDS = 0.2
+_TIGHT = (0.25, 0.6)
+"""Of what is believed: mean and deviation of the weight's log odds, and by how much the weight is
+stretched to end at 0 and 1; median and log deviation of the share of ``K`` that a belief of weight
+1 leaves."""
+
+_LEVEL = 0.7
+"""By how much a believed level may be off before that speaks against the belief, a logarithm."""
+
 _ACROSS = 0.3
 """How much of what parameters do together carries over to another category."""
 
@@ -87,17 +101,32 @@ class Scales:
     joint: Array  # (N,) how much parameters do together
     lengths: Array  # (N, numeric) over which lengths
     noise: Array  # (N,)
+    weight: Array  # (N,) of what is believed
+    tight: Array  # (N,) share of all spreads that a belief of weight 1 leaves
+
+    @property
+    def left(self) -> Array:
+        """The share of all spreads that is left beside the belief, (N,)."""
+        return np.asarray(1 - self.weight * (1 - self.tight))
 
     def thinned(self, every: int) -> Scales:
         return Scales(**{name: values[::every] for name, values in vars(self).items()})
 
 
 class Model:
-    """Everything about one space and its metrics that does not depend on measurements."""
+    """Everything about one space and its metrics that does not depend on measurements.
 
-    def __init__(self, features: Features, metrics: Sequence[Metric]) -> None:
+    Args:
+        level: What was taken from ``believed`` of all points, (metrics,); None: nothing is
+            believed.
+    """
+
+    def __init__(
+        self, features: Features, metrics: Sequence[Metric], level: Array | None = None
+    ) -> None:
         self.features = features
         self.metrics = tuple(metrics)
+        self._level = level
         loadings = np.array([_LOADINGS[metric.kind] for metric in metrics])
         widths = np.array([_WIDTHS.get(metric.kind, 1.0) for metric in metrics])
         correlation = np.outer(loadings, loadings)
@@ -107,14 +136,17 @@ class Model:
             [[_slope(column, metric) for metric in metrics] for column in features.columns]
         ).reshape(len(features.columns), len(metrics))
         self._load_slopes = np.array([lore.load_slopes(metric.kind) for metric in metrics]).T
-        self._open = 8 + features.numeric + features.categorical
+        self._open = 8 + features.numeric + features.categorical + 2 * (level is not None)
 
     def prior(self) -> Posterior:
         """The belief before any measurement: bounds were chosen to be met somewhere."""
         scales = self._scales(self._normals(_KEPT))
-        start = np.array([metric.bound or 0.0 for metric in self.metrics])
+        bounds = np.array([metric.bound or 0.0 for metric in self.metrics])
+        start = np.broadcast_to(bounds, (_KEPT, len(bounds)))
+        if self._level is not None:
+            start = start + scales.weight[:, None] * (self._level - bounds)
         between = np.broadcast_to(self._between, (_KEPT, *self._between.shape))
-        return Posterior(self, scales, _BLIND_OFFSET, start, between, None)
+        return Posterior(self, scales, _BLIND_OFFSET * scales.left, start, between, None)
 
     def posterior(self, seen: Encoded, values: Array, doubt: Array) -> Posterior:
         """The belief after ``values`` (n, metrics), each row with extra noise ``doubt`` (n,).
@@ -164,7 +196,8 @@ class Model:
         freedom = _FREEDOM + len(values)
         between = (self._between * _FREEDOM + scatter) / freedom
         weights = np.linalg.solve(np.swapaxes(root, 1, 2), white)
-        return Posterior(self, scales, _OFFSET, start, between, _Data(seen, root, weights))
+        offset = np.full(len(start), _OFFSET)
+        return Posterior(self, scales, offset, start, between, _Data(seen, root, weights))
 
     def _normals(self, count: int) -> Array:
         return np.random.default_rng(7).standard_normal((count, self._open))
@@ -178,6 +211,11 @@ class Model:
         else:
             knee = low + (_RATE_KNEE[0] + _RATE_KNEE[1] * normals[:, 0]) * wide
         rest = normals[:, 8:]
+        weight, tight = np.zeros(len(normals)), np.ones(len(normals))
+        if self._level is not None:
+            odds = np.exp(_WEIGHT[0] + _WEIGHT[1] * rest[:, -2])
+            weight = np.clip((1 + 2 * _ENDS) * odds / (1 + odds) - _ENDS, 0.0, 1.0)
+            tight = np.minimum(_spread(_TIGHT, rest[:, -1]), 1.0)
         return Scales(
             knee=knee,
             cap=low + (_CAP[0] + _CAP[1] * normals[:, 1]) * wide,
@@ -189,6 +227,8 @@ class Model:
             joint=_spread(_JOINT, normals[:, 6]),
             lengths=_spread(_LENGTHS, rest[:, categorical : categorical + numeric]),
             noise=_spread(_NOISE, normals[:, 7]),
+            weight=weight,
+            tight=tight,
         )
 
     def _evidence(self, scales: Scales, seen: Encoded, values: Array, doubt: Array) -> Array:
@@ -200,6 +240,9 @@ class Model:
         _, size = np.linalg.slogdet(self._between * _FREEDOM + scatter)
         diagonal = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
         fit: Array = -len(self.metrics) * diagonal - 0.5 * (_FREEDOM + len(values)) * size
+        if self._level is not None and seen.believed is not None:
+            off = (values - seen.believed).mean(axis=0) - self._level
+            fit -= scales.weight * np.log1p((off / _LEVEL) ** 2).mean()
         return fit
 
     def _residual(self, scales: Scales, seen: Encoded, values: Array) -> tuple[Array, Array]:
@@ -209,7 +252,7 @@ class Model:
         return residual - start[:, None], start
 
     def _root(self, scales: Scales, seen: Encoded, doubt: Array) -> Array:
-        kernel = self.kernel(scales, seen, seen, _OFFSET)
+        kernel = self.kernel(scales, seen, seen, np.full(len(scales.noise), _OFFSET))
         noise = scales.noise[:, None] ** 2 + doubt**2 + 1e-6
         kernel[:, np.arange(len(seen)), np.arange(len(seen))] += noise
         return _cholesky(kernel)
@@ -217,15 +260,17 @@ class Model:
     def mean(self, scales: Scales, points: Encoded) -> Array:
         """The prior mean, (N, points, metrics), but for its offset."""
         mean: Array = points.linear @ self._slopes + self._loads(scales, points) @ self._load_slopes
+        if self._level is not None and points.believed is not None:
+            mean = mean + scales.weight[:, None, None] * (points.believed - mean)
         return mean
 
-    def kernel(self, scales: Scales, left: Encoded, right: Encoded, offset: float) -> Array:
-        """K, (N, left, right)."""
+    def kernel(self, scales: Scales, left: Encoded, right: Encoded, offset: Array) -> Array:
+        """K, (N, left, right), whose constant part has the deviation ``offset`` (N,)."""
         loads, others = self._loads(scales, left), self._loads(scales, right)
         spreads = np.array([column.spread for column in self.features.columns])
         slopes = (left.linear * spreads**2) @ right.linear.T
         scaled = np.einsum("kif,kjf,f->kij", loads, others, np.array(_LOAD_SPREADS) ** 2)
-        total: Array = offset**2 + scales.slopes[:, None, None] ** 2 * (slopes + scaled)
+        total: Array = scales.slopes[:, None, None] ** 2 * (slopes + scaled)
         steep = np.einsum("ki,kj->kij", loads[:, :, 0], others[:, :, 0])
         steep *= scales.scaling[:, None, None] ** 2
         joint = np.broadcast_to(scales.joint[:, None, None] ** 2, total.shape).copy()
@@ -240,18 +285,20 @@ class Model:
             total += np.where(same, level + steep, 0.0)
             joint *= np.where(same, 1.0, _ACROSS)
         total += joint
+        total *= scales.left[:, None, None] ** 2
+        total += offset[:, None, None] ** 2
         return total
 
-    def diagonal(self, scales: Scales, points: Encoded, offset: float) -> Array:
+    def diagonal(self, scales: Scales, points: Encoded, offset: Array) -> Array:
         """The diagonal of K, (N, points)."""
         loads = self._loads(scales, points)
         spreads = np.array([column.spread for column in self.features.columns])
         slopes = (points.linear**2) @ spreads**2 + loads**2 @ np.array(_LOAD_SPREADS) ** 2
-        fixed = offset**2 + scales.joint**2 + self.features.numeric * scales.curve**2
+        fixed = scales.joint**2 + self.features.numeric * scales.curve**2
         fixed = fixed + (scales.levels**2).sum(axis=1)
         steep = self.features.categorical * scales.scaling[:, None] ** 2 * loads[:, :, 0] ** 2
         diagonal: Array = fixed[:, None] + scales.slopes[:, None] ** 2 * slopes + steep
-        return diagonal
+        return np.asarray(diagonal * scales.left[:, None] ** 2 + offset[:, None] ** 2)
 
     def _loads(self, scales: Scales, points: Encoded) -> Array:
         """Log running requests, its saturation, and log of the queue, (N, points, 3), centred."""
@@ -287,7 +334,7 @@ class Posterior:
 
     model: Model
     scales: Scales
-    offset: float
+    offset: Array
     start: Array
     between: Array
     data: _Data | None
@@ -297,16 +344,15 @@ class Posterior:
         data = self.data
         if data is not None:
             data = _Data(data.seen, data.root[::every], data.weights[::every])
-        scales, between = self.scales.thinned(every), self.between[::every]
-        start = self.start[::every] if data else self.start
-        return Posterior(self.model, scales, self.offset, start, between, data)
+        scales, offset = self.scales.thinned(every), self.offset[::every]
+        start, between = self.start[::every], self.between[::every]
+        return Posterior(self.model, scales, offset, start, between, data)
 
     def moments(self, points: Encoded, flying: Encoded) -> tuple[Array, Array, Array]:
         """Means (N, points, metrics) and a root of the part of the variance that multiplies
         ``between``: each point's share of the ``q`` independent causes behind ``flying``,
         (N, points, q), and its own rest, (N, points)."""
-        mean = self.model.mean(self.scales, points)
-        mean = mean + (self.start[:, None] if self.data else self.start)
+        mean = self.model.mean(self.scales, points) + self.start[:, None]
         variance = self.model.diagonal(self.scales, points, self.offset)
         shared = self.model.kernel(self.scales, points, flying, self.offset)
         among = self.model.kernel(self.scales, flying, flying, self.offset)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -197,6 +197,21 @@ class Strategy(ABC):
         result of it: what is good has to be proposed, and measured, to be delivered. Parameters
         outside the space, or incomplete ones, are ignored. By default nothing is learned.
         """
+
+    def believe(  # noqa: B027
+        self, points: Sequence[tuple[Mapping[str, Json], Mapping[str, float]]]
+    ) -> None:
+        """What a simulator says of some points: parameters, and the metrics that it expects.
+
+        Called once at most, before the first ``ask``. Empty metrics say that the point would not
+        run. None of it is a measurement: how far it is to be relied on is for the strategy to find
+        out from those. Points outside the space are ignored. By default nothing is believed.
+        """
+
+    def trust(self) -> float | None:
+        """How much the search goes by what it was told to believe, from 0 (not at all) to 1;
+        None: it was told nothing, or believes nothing."""
+        return None
 
     @abstractmethod
     def state(self) -> dict[str, Json]: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from trainables import (
 )
 from tuner._campaign import Campaign, Event, Known
 from tuner._delivery import Delivery
+from tuner._earlier import EarlierLedger, earlier_trials
+from tuner._forecast import forecast
+from tuner._guide import Guide
 from tuner._identity import Identifier
 from tuner._imported import ImportingLedger
 from tuner._interruption import Signals, Watchdog
@@ -34,6 +37,7 @@ from tuner._storyteller import Storyteller
 from tuner._terminal import Terminal
 from tuner._view import RunView
 from tuner.experiment import Experiment
+from tuner.notify import Notifier
 from tuner.views.msmodelslim import ImportedAccuracy
 
 _EXPORT_SECONDS = 5.0
@@ -54,6 +58,7 @@ class Session:
         self._exported = 0.0
         self._kept: set[str] | None = None
         self._signals = Signals()
+        self._afterwards = ExitStack()
 
     def run(self) -> RunResult:
         """Search until a verdict, deliver, and say what came of it.
@@ -78,6 +83,7 @@ class Session:
                 record.spent_s = spent + time.monotonic() - started
                 record.sessions[-1]["ended"] = now()
                 self.store.save_record(record)
+                self._afterwards.close()
 
     def data_of(self, kind: str) -> dict[str, Any] | None:
         """Data of the measurement of an auxiliary kind this session learned from, if any."""
@@ -91,12 +97,12 @@ class Session:
         self._ledger = self.store.ledger()
         self._delivery = Delivery(self.store, experiment.trial)
         self._storyteller = Storyteller(experiment, self.store)
-        with Terminal(self._view) as self._terminal:
+        with Terminal(self._view) as self._terminal, self._telling(record) as self._notifier:
             for fault in self._ledger.faults:
-                self._terminal.say(fault, "yellow")
+                self._alarm(fault)
             self._prepare(record)
-            self._prior = read_prior(experiment)
-            for note in self._prior.notes:
+            self._guide = self._guided()
+            for note in self._guide.notes:
                 self._terminal.say(note, "yellow")
             self._identify = Identifier(experiment.trial, experiment.trial_type)
             self._delivery.forget_undelivered(self._ledger)
@@ -104,6 +110,37 @@ class Session:
             result = self._conclude(record, done)
         sweep(record.run_id)
         return result
+
+    def _telling(self, record: RunRecord) -> Notifier:
+        """Tells people of the session. What is still to be sent is waited for when all else is
+        safe on disk."""
+        earlier = record.sessions[:-1]
+        notifier = Notifier(
+            self.experiment,
+            self._view,
+            self._ledger,
+            self._terminal.say,
+            spent=lambda: self._ledger.spent(record.run_id),
+            resumed=bool(earlier),
+            died=bool(earlier) and earlier[-1]["ended"] is None,
+        )
+
+        def see_off() -> None:
+            if counts := notifier.close():
+                self.store.log_event({"event": "notified", "channels": counts})
+
+        self._afterwards.callback(see_off)
+        return notifier
+
+    def _guided(self) -> Guide:
+        """What the search is told before it begins; a simulator plays first."""
+        experiment, terminal = self.experiment, self._terminal
+        played = forecast(experiment, self.store.folder, terminal.say, terminal.tick)
+        return Guide(read_prior(experiment), played, experiment.objective)
+
+    def _alarm(self, message: str) -> None:
+        self._terminal.say(message, "yellow")
+        self._notifier.abnormal(message)
 
     def _prepare(self, record: RunRecord) -> None:
         """What all trials need is made here, once, under the same supervision as a trial."""
@@ -161,7 +198,7 @@ class Session:
                 on_report=self._on_report,
                 on_tick=lambda: self._on_tick(carrier),
             )
-            with Watchdog(connection, self._terminal.say), self._signals.gracefully():
+            with Watchdog(connection, self._alarm), self._signals.gracefully():
                 carry_out(job, restore=restore)
 
     @contextmanager
@@ -195,8 +232,11 @@ class Session:
         if (imported := ImportedAccuracy.of_run(self.store.folder)) is not None:
             known = importing = ImportingLedger(self._ledger, imported, experiment, identify)
             identify = importing.identify
+        elif (earlier := earlier_trials(experiment)) is not None:
+            known = reusing = EarlierLedger(self._ledger, earlier, experiment, identify)
+            identify = reusing.identify
         return Campaign(
-            self._prior.teach(experiment.search.strategy()),
+            self._guide.tell(experiment.search.strategy()),
             objective=experiment.objective,
             budget=experiment.budget,
             known=known,
@@ -212,7 +252,10 @@ class Session:
     def _on_event(self, event: Event) -> None:
         row = self._view.on_event(event)
         self._terminal.event(event, row)
+        self._notifier.on_event(event)
         self._storyteller.on_event(event, self._ledger, self._campaign.baseline)
+        for said in self._guide.heard(event, self._campaign, self._ledger):
+            self._alarm(said)
         ticket = event.ticket
         self.store.log_event(
             {
@@ -271,6 +314,7 @@ class Session:
             record.verdict = "interrupted"
             result = self._result("interrupted", None, "resume continues where it stopped", None)
             self._save_status("interrupted", result)
+            self._notifier.done(result)
             return result
         verified = None
         if done.best is not None and done.verdict in ("satisfied", "budget"):
@@ -283,6 +327,7 @@ class Session:
         record.finished, record.verdict = True, done.verdict
         self._save_status(done.verdict, result)
         self._tell(result, verified)
+        self._notifier.done(result)
         return result
 
     def _verification(self, best: Proposal) -> Measurement | None:
@@ -298,7 +343,7 @@ class Session:
     def _result(
         self, verdict: str, best: Proposal | None, message: str, verified: Measurement | None
     ) -> RunResult:
-        return summarize(
+        result = summarize(
             verdict=verdict,
             best=best,
             message=message,
@@ -309,9 +354,12 @@ class Session:
             counts=self._view.counts,
             signal=self._signals.received,
         )
+        return self._guide.closing(result, self._campaign, self._ledger)
 
     def _save_status(self, state: str, result: RunResult | None = None) -> None:
         document = self._view.to_json() | {"state": state, "pid": os.getpid(), "updated": now()}
+        if self._guide.agreement is not None:
+            document["prior"] = self._guide.agreement.to_json()
         if result is not None:
             document["result"] = result.to_json()
         write_json(self.store.status_file, document)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import RunLock, RunLockedError
+from tuner._agreement import Agreement
 from tuner._store import RunStore
 from tuner._terminal import describe_parameters
 from tuner.experiment import format_duration
@@ -62,9 +63,12 @@ def describe_status(status: dict[str, Any]) -> str:
         )
     if status.get("best") is not None:
         lines.append(f"best so far: {describe_parameters(status['best'])}")
+    if (prior := status.get("prior")) is not None and "result" not in status:
+        lines.append(str(Agreement.from_json(prior)))
     if "result" in status:
         result = status["result"]
         lines.append(f"{result['verdict']}: {result['message']}")
+        lines += result.get("notes", [])
         if result["delivered"]:
             lines.append(f"delivered in {result['delivered']}")
     return "\n".join(lines)

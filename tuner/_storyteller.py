@@ -12,7 +12,7 @@ from tuner._ledger import Ledger
 from tuner._report import RunResult
 from tuner._store import RunStore, now
 from tuner.experiment import Experiment
-from tuner.views import Finished, Status, Story, make_view
+from tuner.views import Begun, Finished, Status, Story, make_view
 
 _STATUS: Mapping[str, Status] = {
     "measured": "measured",
@@ -33,6 +33,7 @@ class Storyteller:
         self._experiment = experiment
         self._store = store
         self._finished: list[Finished] = []
+        self._begun: dict[int, Begun] = {}
         pedigree = experiment.trial.pedigree
         self._views = [make_view(block, pedigree=pedigree) for block in experiment.views]
         self._said: set[str] = set()
@@ -41,6 +42,17 @@ class Storyteller:
         """Take an event of the campaign in."""
         ticket, outcome = event.ticket, event.outcome
         status = _STATUS.get(event.kind)
+        if ticket is not None and event.kind == "proposed":
+            proposal = ticket.proposal
+            self._begun[proposal.number] = Begun(
+                number=proposal.number,
+                kind=proposal.kind,
+                parameters=dict(proposal.parameters),
+                identity=ticket.identity,
+                labels=dict(proposal.labels),
+            )
+        elif ticket is not None:
+            self._begun.pop(ticket.proposal.number, None)
         if ticket is None or outcome is None or status is None:
             return
         measurement = ledger.find(ticket.identity) if outcome.status == "measured" else None
@@ -64,6 +76,8 @@ class Storyteller:
                 else judgement.satisfied and "stopped" not in outcome.data,
                 failure=outcome.data.get("failure"),
                 at=now() if measurement is None else measurement.ended,
+                identity=ticket.identity,
+                labels=dict(ticket.proposal.labels),
             )
         )
 
@@ -81,6 +95,7 @@ class Storyteller:
             message="" if result is None else result.message,
             best=_parameters(best) if result is None else result.best,
             verified=verified,
+            begun=tuple(self._begun.values()),
         )
         for block, view in zip(self._experiment.views, self._views, strict=True):
             try:

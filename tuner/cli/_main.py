@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from cluster import ClusterError, RunLockedError
 from tuner.cli import (
     _analyze,
+    _auto_tune,
     _import,
     _inspect,
     _notify,
@@ -19,6 +20,7 @@ from tuner.cli import (
     _simulate,
     _train,
     _tune,
+    _watch,
 )
 from tuner.experiment import ExperimentError
 
@@ -75,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         _run_commands,
         _tune,
         _optimizer,
+        _auto_tune,
+        _watch,
         _inspect,
         _notify,
         _analyze,

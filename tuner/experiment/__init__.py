@@ -1,5 +1,14 @@
 """The experiment file: reading, checking, saving."""
 
+from tuner.experiment._channels import (
+    KINDS,
+    AppriseOptions,
+    ChannelOptions,
+    FeishuOptions,
+    Heartbeat,
+    Kind,
+    WebhookOptions,
+)
 from tuner.experiment._document import Document, read_document, to_yaml
 from tuner.experiment._duration import Duration, format_duration, parse_duration
 from tuner.experiment._experiment import Experiment, Search, check_experiment, load_experiment
@@ -9,17 +18,24 @@ from tuner.experiment._schema import experiment_schema
 
 __all__ = [
     "FITNESS",
+    "KINDS",
+    "AppriseOptions",
     "Budget",
+    "ChannelOptions",
     "Cluster",
     "Document",
     "Duration",
     "Expectation",
     "Experiment",
     "ExperimentError",
+    "FeishuOptions",
+    "Heartbeat",
+    "Kind",
     "Limit",
     "Objective",
     "Problem",
     "Search",
+    "WebhookOptions",
     "check_experiment",
     "experiment_schema",
     "format_duration",

@@ -15,13 +15,15 @@ from cluster import write_atomic
 from searchers import Goal, Space, make_strategy, strategy_options, strategy_types
 from searchers import Strategy as SearchStrategy
 from trainables import TrialType, trial_type, trial_types
+from tuner.experiment._channels import ChannelOptions, read_channels
 from tuner.experiment._document import Document, read_document, to_yaml
 from tuner.experiment._models import Budget, Cluster, Objective
+from tuner.experiment._prior import PriorOptions, prior_problems
 from tuner.experiment._problems import from_pydantic
 from tuner.views import view_type, view_types
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_KEYS = ("name", "trial", "search", "objective", "budget", "cluster", "storage", "views")
+_KEYS = ("name", "trial", "search", "objective", "budget", "cluster", "storage", "views", "notify")
 B = TypeVar("B", bound=BaseModel)
 _Problems = list[tuple[str, str]]
 
@@ -35,6 +37,7 @@ class Search:
         strategy: Makes a fresh one, nothing asked yet.
         space: What may be varied; None where the strategy needs no space.
         known: Earlier runs and tables that the strategy may learn from, absolute paths.
+        prior: What the strategy may believe before anything is measured.
         with_candidates: Makes a strategy as if that many fallback candidates were given, where
             it takes candidates and none are given yet.
     """
@@ -43,6 +46,7 @@ class Search:
     strategy: Callable[..., SearchStrategy]
     space: Space | None = None
     known: tuple[str, ...] = ()
+    prior: PriorOptions | None = None
     with_candidates: Callable[[int], SearchStrategy] | None = None
 
     def after(self, goal: Goal) -> Search:
@@ -59,6 +63,7 @@ class Experiment:
             that secrets stay out of what is stored.
         storage: The run's own folder, ``<storage>/<name>``, absolute.
         views: Blocks of further outputs, checked; see :mod:`tuner.views`.
+        notify: Channels over which people hear of the run; see :mod:`tuner.notify`.
     """
 
     name: str
@@ -71,6 +76,7 @@ class Experiment:
     storage: Path
     document: Document
     views: tuple[Mapping[str, Any], ...] = ()
+    notify: tuple[ChannelOptions, ...] = ()
 
     def save(self, file: Path) -> None:
         """Write the experiment so that loading it again gives the same run."""
@@ -109,6 +115,7 @@ def check_experiment(document: Document) -> Experiment:
     cluster = _block(data, "cluster", Cluster, problems)
     storage = _storage(data, problems)
     views = _views(data, problems)
+    notify = read_channels(data.get("notify"), document.data.get("notify"), problems)
     if objective is not None and search is not None:
         search = search.after(objective.goal())
     if objective is not None and trial is not None:
@@ -119,6 +126,8 @@ def check_experiment(document: Document) -> Experiment:
         }
     if trial is not None and search is not None:
         problems += _space_problems(search, trial)
+        if search.prior is not None:
+            problems += prior_problems(search.type, search.prior, trial, search.space)
     if trial is not None:
         problems += trial.problems()
         if objective is not None:
@@ -137,6 +146,7 @@ def check_experiment(document: Document) -> Experiment:
         storage=storage / name,
         document=document,
         views=views,
+        notify=notify,
     )
 
 
@@ -260,10 +270,15 @@ def _search(
     seed = _seed(rest.pop("seed", 0), problems)
     space = _space(rest.pop("space", None), problems)
     earlier = _known(rest.pop("known", []), problems)
+    said, prior = rest.pop("prior", None), None
+    if said is not None:
+        prior = _validated("search.prior", said, PriorOptions, problems)
     try:
         options = model.model_validate(rest)
     except ValidationError as error:
-        known = sorted({*model.model_fields, *trial_keys, "type", "seed", "space", "known"})
+        known = sorted(
+            {*model.model_fields, *trial_keys, "type", "seed", "space", "known", "prior"}
+        )
         problems += from_pydantic("search", rest, error.errors(), known)
     if len(problems) > before:
         return None
@@ -272,7 +287,7 @@ def _search(
         make()
     except ValueError as error:
         problems.append(("search", str(error)))
-    return Search(kind, make, space, earlier, _with_candidates(kind, options))
+    return Search(kind, make, space, earlier, prior, _with_candidates(kind, options))
 
 
 def _with_candidates(kind: str, options: BaseModel) -> Callable[[int], SearchStrategy] | None:

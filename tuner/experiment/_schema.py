@@ -8,7 +8,9 @@ from pydantic import TypeAdapter
 
 from searchers import Space, strategy_options, strategy_types
 from trainables import trial_type, trial_types
+from tuner.experiment._channels import CHANNELS
 from tuner.experiment._models import Budget, Cluster, Objective
+from tuner.experiment._prior import BELIEVING, PriorOptions
 from tuner.views import view_type, view_types
 
 
@@ -32,6 +34,8 @@ def experiment_schema() -> dict[str, Any]:
         except ImportError:
             continue
         block["properties"] = block.get("properties", {}) | search_keys | _common(definitions)
+        if name in BELIEVING:
+            block["properties"]["prior"] = _block(PriorOptions, definitions)
         searches.append(_typed(block, name))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -48,6 +52,14 @@ def experiment_schema() -> dict[str, Any]:
             "cluster": _block(Cluster, definitions),
             "storage": {"type": "string", "default": "./results"},
             "views": {"type": "array", "items": {"oneOf": _views(definitions)}},
+            "notify": {
+                "type": "array",
+                "items": {
+                    "oneOf": [
+                        _typed(_block(model, definitions), name) for name, model in CHANNELS.items()
+                    ]
+                },
+            },
         },
         "$defs": definitions,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel
@@ -36,6 +36,8 @@ class Finished:
         satisfied: All demands are met; None where that is not known.
         failure: ``{class, stage, message, ...}`` of a failed trial.
         at: When the search was told, UTC, ISO 8601.
+        identity: Names the trial's folder.
+        labels: What the strategy says of the proposal.
     """
 
     number: int
@@ -48,6 +50,20 @@ class Finished:
     satisfied: bool | None = None
     failure: Mapping[str, Json] | None = None
     at: str = ""
+    identity: str = ""
+    labels: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A trial that this session handed out and that has not ended; attributes as of
+    :class:`Finished`."""
+
+    number: int
+    kind: str
+    parameters: Mapping[str, Json]
+    identity: str
+    labels: Mapping[str, Json]
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,7 @@ class Story:
         verdict: None while the run is under way.
         best: Parameters of the best so far, of the winner once there is a verdict.
         verified: The measurement of what was delivered.
+        begun: In the order of handing out.
     """
 
     experiment: Experiment
@@ -68,6 +85,7 @@ class Story:
     message: str = ""
     best: Mapping[str, Json] | None = None
     verified: Measurement | None = None
+    begun: tuple[Begun, ...] = ()
 
     @property
     def delivered(self) -> bool:
@@ -92,7 +110,8 @@ class View(ABC):
     def update(self, story: Story) -> tuple[str, ...]:
         """Make the output tell ``story``; what the user should know of it, said only once.
 
-        Called after every trial, and after a verdict once ``best/`` is filled and weights that
-        are not needed are gone. The same story twice changes nothing. A kill at any point leaves
-        every file readable. What this raises, the caller says; the run goes on.
+        Called at the beginning and the end of every trial, and after a verdict once ``best/`` is
+        filled and weights that are not needed are gone. The same story twice changes nothing. A
+        kill at any point leaves every file readable. What this raises, the caller says; the run
+        goes on.
         """

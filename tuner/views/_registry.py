@@ -11,7 +11,11 @@ from tuner.views._contract import Pedigree, View
 _VIEWS: Registry[View] = Registry(
     "view",
     "npu_tuner.views",
-    {"msmodelslim": "tuner.views.msmodelslim", "serviceparam": "tuner.views.serviceparam"},
+    {
+        "auto_tune": "tuner.views.autotune",
+        "msmodelslim": "tuner.views.msmodelslim",
+        "serviceparam": "tuner.views.serviceparam",
+    },
 )
 register_view = _VIEWS.register
 view_types = _VIEWS.names

@@ -21,7 +21,7 @@ def test_a_block_makes_its_view(tmp_path: Path) -> None:
 
 
 def test_a_wrong_block_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="there are msmodelslim"):
+    with pytest.raises(KeyError, match="there are auto_tune, msmodelslim"):
         make_view({"type": "msmodelslm"})
     with pytest.raises(ValidationError) as refused:
         make_view({"type": "msmodelslim", "evaluation": {"demand": {}}, "fodler": "x"})
