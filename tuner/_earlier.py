@@ -10,11 +10,11 @@ from typing import Any
 
 from searchers import Json, Proposal
 from trainables import Measurement
-from tuner._ledger import Ledger
-from tuner._store import now
+from tuner._foreign import ForeignLedger
+from tuner._ledger import IMPORTED, Ledger
 from tuner.compat.autotune import EarlierTrial, TuneResults, read_tune_results
 from tuner.experiment import Experiment
-from tuner.views.autotune import IMPORTED, params_of, trial_key
+from tuner.views.autotune import params_of, trial_key
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def earlier_trials(experiment: Experiment) -> Earlier | None:
     return None
 
 
-class EarlierLedger:
+class EarlierLedger(ForeignLedger):
     """A ledger that also finds what a results file says of a candidate.
 
     A measurement found there joins the ledger, marked as imported, and takes part in every
@@ -73,68 +73,42 @@ class EarlierLedger:
         experiment: Experiment,
         identify: Callable[[Proposal], str],
     ) -> None:
-        self._ledger = ledger
+        super().__init__(ledger, experiment, identify)
         self._earlier = earlier
-        self._experiment = experiment
-        self._identify = identify
-        self._asked: dict[str, Proposal] = {}
         self._own = {
             trial_key(self._params(item.parameters))
             for item in ledger
             if item.kind == "candidate" and item.run_id != IMPORTED
         }
 
-    def identify(self, proposal: Proposal) -> str:
-        """The proposal's identity, under which :meth:`find` knows it from now on."""
-        identity = self._identify(proposal)
-        self._asked[identity] = proposal
-        return identity
+    def forget(self, identity: str) -> None:
+        super().forget(identity)
+        self._asked.pop(identity, None)
 
-    def find(self, identity: str) -> Measurement | None:
-        known = self._ledger.find(identity)
-        proposal = self._asked.get(identity)
-        if known is not None or proposal is None or proposal.kind != "candidate" or proposal.repeat:
-            return known
+    def _elsewhere(self, identity: str, proposal: Proposal) -> Measurement | None:
         key = trial_key(self._params(proposal.parameters))
         trial = None if key in self._own else self._earlier.find(key)
         if trial is None:
             return None
-        measurement = self._measurement(identity, proposal, trial)
+        measurement = self._recorded(identity, proposal, trial)
         if trial.status == "ok":
             self._ledger.append(measurement)
         return measurement
 
-    def forget(self, identity: str) -> None:
-        self._ledger.forget(identity)
-        self._asked.pop(identity, None)
-
     def _params(self, parameters: Mapping[str, Json]) -> dict[str, str]:
         return params_of(parameters, self._experiment)
 
-    def _measurement(self, identity: str, proposal: Proposal, trial: EarlierTrial) -> Measurement:
+    def _recorded(self, identity: str, proposal: Proposal, trial: EarlierTrial) -> Measurement:
         metrics, data = dict(trial.metrics), dict[str, Json]()
         if trial.status == "ok":
             metrics["ok_runs"] = float(_ok_runs(trial, self._earlier.runs))
             data = {"params": self._params(proposal.parameters)}
         else:
             data = {"note": f"{trial.status} before, and not tried again: {self._earlier.file}"}
-        at = now() if trial.at is None else trial.at.astimezone(UTC).isoformat(timespec="seconds")
-        return Measurement(
-            identity=identity,
-            type=self._experiment.trial_type,
-            kind=proposal.kind,
-            parameters=dict(proposal.parameters),
-            repeat=0,
-            metrics=metrics,
-            data=data,
-            artifacts={},
-            environment={"imported": str(self._earlier.file)},
-            stages=(),
-            attempt=1,
-            run_id=IMPORTED,
-            started=at,
-            seconds=0.0,
-        )
+        at = trial.at
+        started = None if at is None else at.astimezone(UTC).isoformat(timespec="seconds")
+        file = self._earlier.file
+        return self._measurement(identity, proposal, file, metrics, data=data, started=started)
 
 
 def _ok_runs(trial: EarlierTrial, wanted: int) -> int:

@@ -10,6 +10,9 @@ from pathlib import Path
 from cluster import sync_folder
 from trainables import Measurement, MeasurementError
 
+IMPORTED = "imported"
+"""Run id of measurements that no run of ours has made."""
+
 
 class Ledger:
     """Measurements by identity, kept in one JSON line each.

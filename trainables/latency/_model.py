@@ -97,14 +97,4 @@ _MODELS: Registry[LatencySource] = Registry(
 register_latency_model = _MODELS.register
 latency_model_types = _MODELS.names
 latency_model_type = _MODELS.find
-
-
-def make_latency_model(block: Mapping[str, Any]) -> LatencySource:
-    """The source a ``latency`` block describes.
-
-    Raises:
-        KeyError, ImportError: As ``latency_model_type``.
-        pydantic.ValidationError: Its options are wrong.
-    """
-    kind = latency_model_type(str(block.get("type", "")))
-    return kind(kind.Options.model_validate(dict(block)))
+make_latency_model = _MODELS.make

@@ -2,7 +2,6 @@
 
 from tuner.views.autotune._record import METRICS, trial_key
 from tuner.views.autotune._view import (
-    IMPORTED,
     AutoTuneOptions,
     AutoTuneView,
     params_of,
@@ -10,7 +9,6 @@ from tuner.views.autotune._view import (
 )
 
 __all__ = [
-    "IMPORTED",
     "METRICS",
     "AutoTuneOptions",
     "AutoTuneView",

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from searchers import Json
 from trainables.engines._substitution import variables
+from tuner._ledger import IMPORTED
 from tuner.views._contract import Begun, Finished, Pedigree, Story, View
 from tuner.views._registry import register_view
 from tuner.views.autotune._files import Results, ServerLogs, write_document
@@ -20,8 +21,6 @@ from tuner.views.autotune._record import param_of, record, result_of, trial_key
 if TYPE_CHECKING:
     from tuner.experiment import Experiment
 
-IMPORTED = "imported"
-"""Run id of measurements that were made by nobody of ours; their lines are there already."""
 _SERVER_LOG = "server.log"
 
 
