@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 Strategy: TypeAlias = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
@@ -61,6 +61,22 @@ class Node:
 
     def __str__(self) -> str:
         return f"{self.address} ({self.id[:8]})"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What one trial occupies: all of its bundles at once, or it is not started at all.
+
+    Attributes:
+        bundles: At least one; what supervises the trial lives in the first.
+        strategy: How they are laid on nodes.
+    """
+
+    bundles: tuple[Bundle, ...]
+    strategy: Strategy = "PACK"
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
 
 
 def parse_bundle(resources: Mapping[str, float], labels: Mapping[str, str] | None = None) -> Bundle:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter
 
+from cluster import Bundle, Placement
 from trainables._measurement import Measurement
 from trainables._registry import Registry
 from trainables._trial import Json, Progress, Steps, TrialRun
@@ -105,6 +106,22 @@ class TrialType(ABC):
         ``trial`` and ``search`` blocks.
         """
         return []
+
+    def placement(self, parameters: Mapping[str, Json], kind: str, one: Bundle) -> Placement:
+        """What such a trial occupies.
+
+        Args:
+            parameters: Of the proposal.
+            kind: Of the trial.
+            one: What the experiment's ``cluster`` block asks for one trial, or for one of the
+                places of a trial that occupies several.
+        """
+        return Placement((one,))
+
+    def devices(self, parameters: Mapping[str, Json], kind: str) -> int | None:
+        """Accelerators that such a trial needs, for a ``cluster`` block that leaves their number
+        to the trial (``NPU: auto``); None where the type cannot tell."""
+        return None
 
     def datasets(self) -> Mapping[str, frozenset[str]] | None:
         """Dataset names an accuracy demand may name, with the metrics each yields; None: none."""

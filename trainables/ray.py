@@ -32,12 +32,14 @@ class Trial(tune.Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """``config["bundles"]``: ``{resources, labels}`` of each bundle; the actor is in the
-        first."""
-        bundles = config["bundles"]
+        """``config["placement"]``, a :class:`cluster.Placement` as JSON; the actor is in its
+        first bundle."""
+        placement = config["placement"]
+        bundles = placement["bundles"]
         labels = [bundle["labels"] for bundle in bundles]
         selectors = {"bundle_label_selector": labels} if any(labels) else {}
-        return tune.PlacementGroupFactory([bundle["resources"] for bundle in bundles], **selectors)
+        resources = [bundle["resources"] for bundle in bundles]
+        return tune.PlacementGroupFactory(resources, placement["strategy"], **selectors)
 
     def setup(self, config: dict[str, Any]) -> None:
         self._pump = TrialPump(TrialSpec.from_json(config["spec"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,10 @@ class Carrier:
             attempt=ticket.attempt,
             context=self._context(proposal),
         )
-        bundle = self._experiment.cluster.bundle
-        return {"spec": spec.to_json(), "bundles": [asdict(bundle)]}
+        placement = self._experiment.trial.placement(
+            proposal.parameters, proposal.kind, self._experiment.cluster.bundle
+        )
+        return {"spec": spec.to_json(), "placement": placement.to_json()}
 
     def _context(self, proposal: Proposal) -> dict[str, Any]:
         """A candidate is told the demands and what it has to beat, so that it may end early; a

@@ -16,7 +16,7 @@ from trainables.serving._goal import Goal
 from trainables.serving._load import CalibratedLoad, FixedLoad, OperatingPoint
 from trainables.serving._load import Load as LoadOptions
 from trainables.serving._operating_point import Found, OperatingPointSearch, Probe
-from trainables.serving._options import ServingOptions
+from trainables.serving._options import ServedOptions
 from trainables.serving._positions import Placed
 from trainables.serving._sentinel import Verdict
 from trainables.serving._slo import margin
@@ -67,7 +67,7 @@ class Course:
     """
 
     trial: TrialRun
-    options: ServingOptions
+    options: ServedOptions
     benchmark: Benchmark
     goal: Goal
     target: Target

@@ -47,8 +47,8 @@ class EarlyRejection(_Block):
     device_memory: Annotated[int, BeforeValidator(_bytes)] | None = None
 
 
-class ServingOptions(_Block):
-    """See the attributes' own models.
+class ServedOptions(_Block):
+    """What all trials share that measure a served model. See the attributes' own models.
 
     Attributes:
         model: Folder of the checkpoint, or ``builtin:<name>``.
@@ -70,7 +70,6 @@ class ServingOptions(_Block):
         seed: Decides the requests and their arrivals; the same for all candidates.
     """
 
-    type: Literal["serving"] = "serving"
     model: PathText
     engine: dict[str, Any]
     benchmark: dict[str, Any] = {"type": "builtin"}
@@ -84,3 +83,9 @@ class ServingOptions(_Block):
     seed: int = Field(default=0, ge=0)
     early_rejection: EarlyRejection = EarlyRejection()
     timeouts: ServingTimeouts = ServingTimeouts()
+
+
+class ServingOptions(ServedOptions):
+    """One engine, see :class:`ServedOptions`."""
+
+    type: Literal["serving"] = "serving"

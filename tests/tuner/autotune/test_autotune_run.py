@@ -21,7 +21,8 @@ def test_a_run_among_crashes_hangs_and_a_taken_port(tmp_path: Path) -> None:
     with http_sink() as http, smtp_sink() as mail, socket.create_server(("127.0.0.1", 0)) as taken:
         call = flags(
             repo,
-            *("--port", str(taken.getsockname()[1]), "--port_busy_retries", "0"),
+            *("--port", str(taken.getsockname()[1])),
+            *("--port_busy_retries", "1", "--port_busy_wait_s", "5"),
             *("--startup_timeout", "3", "--eval_timeout", "2"),
             *("--heartbeat_trials", "2", "--notify_trial_done"),
             values=VALUES,
