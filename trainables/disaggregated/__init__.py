@@ -1,1 +1,1 @@
-"""The disaggregated trial: prefill, decode and mixed instances on several nodes, a router in front."""
+"""The disaggregated trial: prefill, decode and mixed instances on several nodes, and a router."""
