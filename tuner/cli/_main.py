@@ -15,6 +15,7 @@ from tuner.cli import (
     _inspect,
     _notify,
     _optimizer,
+    _quantize,
     _replay,
     _run_commands,
     _simulate,
@@ -27,9 +28,14 @@ from tuner.experiment import ExperimentError
 _COMMANDS = (
     _run_commands,
     _tune,
+    _quantize,
     _optimizer,
+    _auto_tune,
+    _watch,
     _inspect,
+    _notify,
     _analyze,
+    _train,
     _simulate,
     _replay,
     _import,
@@ -73,19 +79,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Finds the quantization and the serving parameters for an LLM.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (
-        _run_commands,
-        _tune,
-        _optimizer,
-        _auto_tune,
-        _watch,
-        _inspect,
-        _notify,
-        _analyze,
-        _train,
-        _simulate,
-        _replay,
-        _import,
-    ):
+    for module in _COMMANDS:
         module.add_commands(commands)
     return parser
