@@ -46,7 +46,9 @@ def parse_flags(words: Sequence[str]) -> argparse.Namespace:
     """The command line after ``auto-tune``, for :func:`prepare`."""
     parser = argparse.ArgumentParser(prog=f"python -m tuner {NAME}", allow_abbrev=False)
     _define(parser)
-    return parser.parse_args(words)
+    arguments, unknown = parser.parse_known_args(words)
+    arguments.unknown = tuple(unknown)
+    return arguments
 
 
 def _define(parser: argparse.ArgumentParser) -> None:
@@ -74,24 +76,12 @@ def _define(parser: argparse.ArgumentParser) -> None:
     )
     add_settings(parser)
     add_json(parser)
-    _collect_unknown(parser)
+    parser.set_defaults(collects_unknown=True)
 
 
 _EPILOG = (
     "Flags go before variables, variables before defaults. tune_secrets.sh in the repo is read."
 )
-
-
-def _collect_unknown(parser: argparse.ArgumentParser) -> None:
-    """Keep what the parser does not know for :func:`prepare`, which says all faults at once."""
-    parse = parser.parse_known_args
-
-    def lenient(args: Any = None, namespace: Any = None) -> Any:
-        found, unknown = parse(args, namespace)
-        found.unknown = tuple(unknown)
-        return found, []
-
-    parser.parse_known_args = lenient  # type: ignore[method-assign]
 
 
 class Prepared:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     from tuner._run import RunError
 
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(argv)
     try:
         code: int = arguments.command(arguments)
     except ExperimentError as error:
@@ -71,6 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _FAILED
     return code
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; a command that says all faults at once also gets those nobody knows."""
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown and not getattr(arguments, "collects_unknown", False):
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments.unknown = tuple(unknown)
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
