@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
-# Tests wait more than they compute, so there may be more workers than cores.
+# Tests wait more than they compute, so there may be more workers than cores. Real engines compute.
 WORKERS ?= 3
 MARKS := $(VENV)/.installed
 # Engines, benchmarks and quantizers need versions that exclude each other: one environment each.
@@ -46,7 +46,8 @@ test: install-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: install-test tools
-	$(BIN)/python -m pytest -m "engine or slow"
+	$(BIN)/python -m pytest -m "slow and not engine" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m engine
 
 check: install-test
 	$(BIN)/ruff check .
