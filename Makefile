@@ -11,7 +11,7 @@ MARKS := $(VENV)/.installed
 TOOLS ?= .tools
 ENVIRONMENTS := msmodelslim aisbench vllm
 
-.PHONY: run test test-slow check install install-test tools clean
+.PHONY: run test test-slow check install install-test tools browser clean
 
 run: install
 	$(BIN)/python -m tuner run
@@ -42,10 +42,17 @@ $(TOOLS)/%/.installed: configs/environments/%.txt
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
 
+# Reports are looked at in a real browser, where there is one. Where the system's packages may not
+# be installed, those tests are skipped.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; } \
+	  || echo "no chromium: reports are not looked at in a browser"
+
 test: install-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-slow: install-test tools
+test-slow: install-test tools browser
 	$(BIN)/python -m pytest -m "slow and not engine" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m engine
 

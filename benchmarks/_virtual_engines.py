@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import tempfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Protocol
 
 from benchmarks.serving_surfaces import Surface
 from searchers import Json, Space
+from tests.trainables.serving.simulated import write_config
 from trainables import trial_type
 from trainables.serving.forecast import Twin
 from tuner.experiment import Objective
@@ -36,17 +36,6 @@ PLAYED = Space.model_validate(
         "concurrency": {"type": "enum", "values": [4, 8, 16, 32, 64, 128]},
     }
 )
-LLAMA_8B = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-    "torch_dtype": "bfloat16",
-}
 Metrics = Mapping[str, float]
 
 
@@ -154,6 +143,4 @@ class Played:
 
 
 def played() -> Played:
-    folder = Path(tempfile.mkdtemp())
-    (folder / "config.json").write_text(json.dumps(LLAMA_8B))
-    return Played(folder)
+    return Played(write_config(Path(tempfile.mkdtemp())))

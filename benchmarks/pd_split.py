@@ -29,33 +29,23 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.recorded_runs import DATA, RecordedRun, folders
-from trainables.simulation import (
-    Instance,
-    LatencyLimits,
-    Ranked,
-    Request,
-    Role,
-    Shape,
-    SplitJudge,
-    Transfer,
-    all_splits,
-    best_split,
-    matched_rate,
-    simulated_rates,
-)
+from searchers import ROLES, Ranked, Role, Shape, all_splits, best_split, matched_rate
+from trainables.simulation import Instance, Request, Transfer
+from tuner.splits import LatencyLimits, SplitJudge, simulated_rates
 
 TRACE = DATA / "traces" / "vidur_splitwise_conv.csv"
 INSTANCES = 8
 LIMITS = LatencyLimits(ttft=2.0, tpot=0.05, percentile=90.0)
-ROLES: tuple[Role, ...] = ("prefill", "decode", "mixed")
 PRECISION, ALLOWANCE = 0.02, 0.3
 _LINK_GB_PER_S, _LATENCY_S = 12.5, 0.002
 
 
 class Search:
-    """Splits of one model, on so many requests."""
+    """Splits of one model over so many instances, on so many requests."""
 
-    def __init__(self, folder: Path, requests: Sequence[Request]) -> None:
+    def __init__(
+        self, folder: Path, requests: Sequence[Request], instances: int = INSTANCES
+    ) -> None:
         run = RecordedRun(folder)
         served = run.served
         instance: Instance = run.instances()[0]
@@ -68,17 +58,26 @@ class Search:
         self._table: dict[tuple[str, Role], Instance] = {
             (shape.name, role): instance for role in ROLES
         }
-        self._requests, self._transfer = requests, transfer
-        splits = all_splits([shape], INSTANCES * shape.devices)
+        self._requests, self._transfer, self._instances = requests, transfer, instances
+        self.shape = shape
+        splits = all_splits([shape], instances * shape.devices)
         self.apart = [split for split in splits if split.disaggregated]
         self.together = [split for split in splits if not split.disaggregated]
 
+    def rates(self) -> dict[tuple[str, Role], float]:
+        """Requests per second at which one instance alone keeps the limits."""
+        return simulated_rates(
+            self._table, self._requests, LIMITS, share=self._instances, transfer=self._transfer
+        )
+
+    def judge(self) -> SplitJudge:
+        """What says whether a split keeps the limits at a request rate."""
+        return SplitJudge(self._table, self._requests, LIMITS, transfer=self._transfer)
+
     def best(self) -> tuple[list[Ranked], bool]:
         """The best split first; and whether eight instances that do both are better."""
-        rates = simulated_rates(
-            self._table, self._requests, LIMITS, share=INSTANCES, transfer=self._transfer
-        )
-        judge = SplitJudge(self._table, self._requests, LIMITS, transfer=self._transfer)
+        rates = self.rates()
+        judge = self.judge()
         ranking = best_split(
             self.apart,
             judge,
@@ -90,8 +89,8 @@ class Search:
 
     def every(self) -> list[Ranked]:
         """The rate of every split, each searched for from the same rate on."""
-        judge = SplitJudge(self._table, self._requests, LIMITS, transfer=self._transfer)
-        rate = float(INSTANCES)
+        judge = self.judge()
+        rate = float(self._instances)
         return [
             one
             for group in (self.apart, self.together)

@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cluster._dashboard import DeferredDashboard
+from cluster._nodes import local_nodes
+from cluster._nodes_token import token_path
 from cluster._private_cluster import ClusterError, PrivateCluster
 from cluster._resources import Node
 
@@ -201,16 +203,25 @@ def _start(
 def _join(address: str, name: str, stack: ExitStack) -> Connection:
     import ray
 
+    ours = [node for node in local_nodes() if node.alive]
     if address == "auto":
         # Left to itself, Ray would also take any private cluster it finds among the processes.
-        found = os.environ.get("RAY_ADDRESS") or ray._private.services.find_bootstrap_address(None)
+        found = (
+            os.environ.get("RAY_ADDRESS")
+            or next((node.cluster for node in ours), None)
+            or ray._private.services.find_bootstrap_address(None)
+        )
         if not found:
             raise ClusterError(
-                "no Ray cluster runs on this machine: RAY_ADDRESS is not set and `ray start` has "
-                "not been used here. Start one, give its host:port, or use the address local"
+                "no Ray cluster runs on this machine: RAY_ADDRESS is not set, and neither `python "
+                "-m tuner cluster start` nor `ray start` has been used here. Start one, give its "
+                "host:port, or use the address local"
             )
         os.environ["RAY_ADDRESS"] = found
-    _probe(os.environ["RAY_ADDRESS"] if address == "auto" else address)
+    target = os.environ["RAY_ADDRESS"] if address == "auto" else address
+    _probe(target)
+    if "RAY_AUTH_MODE" not in os.environ:
+        _use_token(next((node.token_file for node in ours if node.cluster == target), None))
     try:
         context = ray.init(
             address=address, namespace=name, log_to_driver=False, logging_level="ERROR"
@@ -230,6 +241,22 @@ def _join(address: str, name: str, stack: ExitStack) -> Connection:
     if context.dashboard_url:
         connection._url = f"http://{context.dashboard_url}"
     return connection
+
+
+def _use_token(file: str | None) -> None:
+    """Show the token in ``file`` (empty: none is wanted), or the one where Ray looks.
+
+    Ray uses a token that it finds only where the mode is set, and remembers both.
+    """
+    import ray
+
+    if file is None:
+        file = str(token_path()) if token_path().exists() else ""
+    os.environ["RAY_AUTH_MODE"] = "token" if file or "RAY_AUTH_TOKEN" in os.environ else "disabled"
+    if file and "RAY_AUTH_TOKEN" not in os.environ:
+        os.environ["RAY_AUTH_TOKEN_PATH"] = file
+    ray._raylet.Config.initialize("")
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _probe(address: str) -> None:

@@ -83,6 +83,16 @@ def sweep_tree(tree: str, *, grace_s: float) -> list[FoundProcess]:
     return end_all(lambda: _find(TREE_VARIABLE, tree, ()), grace_s)
 
 
+def find_marked(variable: str, value: str) -> list[FoundProcess]:
+    """Processes started with ``variable`` in their environment, and their descendants."""
+    return [_describe(process) for process in _find(variable, value, ())]
+
+
+def sweep_marked(variable: str, value: str, *, grace_s: float) -> list[FoundProcess]:
+    """:func:`sweep` for what :func:`find_marked` finds."""
+    return end_all(lambda: _find(variable, value, ()), grace_s)
+
+
 def end_all(find: Callable[[], list[psutil.Process]], grace_s: float) -> list[FoundProcess]:
     """TERM and later KILL whatever ``find`` returns, until it returns nothing.
 

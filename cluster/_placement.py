@@ -26,13 +26,13 @@ def infeasible(bundles: Sequence[Bundle], strategy: Strategy, nodes: Iterable[No
     living = [node for node in nodes if node.alive]
     if not living:
         return ["the cluster has no living node"]
-    needs = _needs(bundles, strategy)
+    needs = needs_of(bundles, strategy)
     reasons = [
         f"{_title(number, bundles, strategy)} ({need}): {_missing(need, living)}"
         for number, need in enumerate(needs, 1)
         if not any(need.copies(node) for node in living)
     ]
-    if reasons or _Room(living, needs, strategy).place(1) is not False:
+    if reasons or len(needs) == 1 or _Search(living, needs, strategy).place(1) is not False:
         return reasons
     where = "; ".join(
         f"bundle {number} ({need}) fits {_names(n for n in living if need.copies(n))}"
@@ -50,20 +50,36 @@ def slots(bundles: Sequence[Bundle], nodes: Iterable[Node], strategy: Strategy =
     tell; otherwise a number that surely fits.
     """
     living = [node for node in nodes if node.alive]
-    needs = _needs(bundles, strategy)
+    needs = needs_of(bundles, strategy)
     if len(needs) == 1:
         return min(sum(needs[0].copies(node) for node in living), _SLOTS_COUNTED)
-    room, count = _Room(living, needs, strategy), 0
+    room, count = _Search(living, needs, strategy), 0
     while count < _SLOTS_COUNTED and room.place(1):
         count += 1
     while count < _SLOTS_COUNTED:
-        if not _Room(living, needs, strategy).place(count + 1):
+        if not _Search(living, needs, strategy).place(count + 1):
             break
         count += 1
     return count
 
 
-def _needs(bundles: Sequence[Bundle], strategy: Strategy) -> list[Need]:
+def places(needs: Sequence[Need], strategy: Strategy, nodes: Sequence[Node]) -> list[str] | None:
+    """Ids of living nodes for these needs, all at once; None where there are none, or none were
+    found within the bound of the search.
+
+    Resources of the nodes are what is free there. ``STRICT_PACK`` is one need, see
+    :func:`needs_of`.
+    """
+    if not needs:
+        return []
+    search = _Search(nodes, needs, strategy)
+    if not search.place(1):
+        return None
+    return [nodes[index].id for _, index in sorted(search.chosen)]
+
+
+def needs_of(bundles: Sequence[Bundle], strategy: Strategy) -> list[Need]:
+    """What has to be found on one node each: the bundles, or all of them for ``STRICT_PACK``."""
     if not bundles:
         raise ValueError("a trial needs at least one bundle")
     if strategy == "STRICT_PACK":
@@ -75,11 +91,14 @@ class _GaveUp(Exception):
     """The search takes too long."""
 
 
-class _Room:
+class _Search:
     """What is free on each node while copies of one trial are placed, and a search for places.
 
     Backtracking over nodes, most constrained bundle first; nodes with the same room and labels
     are tried once.
+
+    Attributes:
+        chosen: Number of the need and index of its node, for everything placed.
     """
 
     def __init__(self, nodes: Sequence[Node], needs: Sequence[Need], strategy: Strategy) -> None:
@@ -92,10 +111,12 @@ class _Room:
             (
                 [index for index, node in enumerate(nodes) if need.matches(node)],
                 [need.units.get(name, 0) for name in names],
+                number,
             )
-            for need in needs
+            for number, need in enumerate(needs)
         ]
         self._bundles.sort(key=lambda bundle: (len(bundle[0]), [-take for take in bundle[1]]))
+        self.chosen: list[tuple[int, int]] = []
 
     def place(self, trials: int) -> bool | None:
         """Place all bundles of ``trials`` copies of the trial and keep them placed.
@@ -103,7 +124,7 @@ class _Room:
         ``False`` when that is impossible, ``None`` when the search gave up; nothing is then
         changed.
         """
-        wanted = [trials * amount for amount in _total(takes for _, takes in self._bundles)]
+        wanted = [trials * amount for amount in _total(takes for _, takes, _ in self._bundles)]
         if any(map(int.__gt__, wanted, _total(self._free))):
             return False
         self._steps = 0
@@ -120,7 +141,7 @@ class _Room:
         if self._steps > _SEARCH_STEPS or position >= _SEARCH_BUNDLES:
             raise _GaveUp
         number = position % len(self._bundles)
-        allowed, takes = self._bundles[number]
+        allowed, takes, wanted = self._bundles[number]
         if number == 0:
             used = set()
         tried = set()
@@ -140,6 +161,7 @@ class _Room:
                 if not placed:
                     self._free[index] = free
             if placed:
+                self.chosen.append((wanted, index))
                 return True
         return False
 

@@ -93,6 +93,7 @@ class ProcessTree:
         label: str,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        orphan_grace_s: float | None = None,
     ) -> ProcessTree:
         """Start ``argv``; its output is appended to ``log``, its input is empty.
 
@@ -103,6 +104,8 @@ class ProcessTree:
             label: What this is, for people: ``engine``, ``quantize``.
             env: The complete environment; :func:`child_environment` by default.
             cwd: Working folder; this process's own by default.
+            orphan_grace_s: Seconds between TERM and KILL once this process has died; 2 by default,
+                more for a program that has to clean up what lives outside of its tree.
 
         Raises:
             OSError: The program or the folder does not exist or may not be used, or the warden
@@ -122,6 +125,8 @@ class ProcessTree:
             with theirs, log.open("ab") as output:
                 _spawn_warden(theirs, output, cwd, environment)
             started._order(arguments)
+            if orphan_grace_s is not None:
+                ours.sendall(b"orphaned %f\n" % orphan_grace_s)
         except BaseException:
             ours.close()
             raise

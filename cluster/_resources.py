@@ -6,13 +6,17 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Literal, TypeAlias, get_args
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias, get_args
 
 Strategy: TypeAlias = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 """How the bundles of one trial are laid on nodes: together or apart, if possible or at any rate."""
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+NODE_ID = "ray.io/node-id"
+"""The label by which Ray tells nodes apart."""
 
 _STANDARD = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU", "memory": "memory"}
 _DEVICES = ("GPU", "NPU")
@@ -78,6 +82,24 @@ class Placement:
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Placement:
+        bundles = tuple(Bundle(**bundle) for bundle in document["bundles"])
+        return cls(bundles, document["strategy"])
+
+    @property
+    def total(self) -> dict[str, float]:
+        """Amount by name, all bundles together."""
+        amounts: Counter[str] = Counter()
+        for bundle in self.bundles:
+            amounts.update(bundle.resources)
+        return dict(amounts)
+
+    def labelled(self, key: str, selector: str) -> Placement:
+        """The same, where each bundle also asks for a label."""
+        bundles = (replace(one, labels={**one.labels, key: selector}) for one in self.bundles)
+        return replace(self, bundles=tuple(bundles))
+
 
 def parse_bundle(resources: Mapping[str, float], labels: Mapping[str, str] | None = None) -> Bundle:
     """A bundle from what a user wrote, such as ``{CPU: 2, NPU: 1, npu_910b: 1}``.
@@ -119,11 +141,19 @@ def _amount(name: str, amount: object) -> float:
 
 def _parse_selector(key: str, selector: object) -> tuple[bool, frozenset[str]]:
     """Whether the values are wanted (else unwanted), and the values."""
-    match = _SELECTOR.fullmatch(selector) if isinstance(selector, str) else None
-    if match is None:
+    parsed = _parsed(selector) if isinstance(selector, str) else None
+    if parsed is None:
         raise RequestError(
             f"label {key}: {selector!r} is not a selector; write v, !v, in(a,b) or !in(a,b)"
         )
+    return parsed
+
+
+@lru_cache(maxsize=1024)
+def _parsed(selector: str) -> tuple[bool, frozenset[str]] | None:
+    match = _SELECTOR.fullmatch(selector)
+    if match is None:
+        return None
     negation, several, one = match.groups()
     values = re.split(", ?", several) if several else [one]
     return not negation, frozenset(values)

@@ -33,10 +33,15 @@ class RunLock:
     The kernel frees it when the holder dies in any way; it is not inherited by child programs or
     forked children, and a file left by a dead run never blocks. On NFS it holds between hosts as
     far as the mount supports locks.
+
+    Args:
+        folder: The folder.
+        file: Name of the file in it that is locked, for locks beside that of the run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, file: str = _FILE) -> None:
         self._folder = folder
+        self._file = file
         self._lock: FileLock | None = None
 
     def acquire(self) -> None:
@@ -47,7 +52,7 @@ class RunLock:
             OSError: The folder cannot be written or its file system has no locks.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / _FILE
+        path = self._folder / self._file
         try:
             lock = FileLock(path)
         except BlockingIOError:

@@ -14,8 +14,9 @@ What makes the tree inescapable (all from prctl(2) and unix(7)):
 * The program gets SIGKILL from the kernel when the warden dies (``PR_SET_PDEATHSIG``).
 
 Standard output and error are the program's log. On the socket the owner sends
-``<size>\n<arguments joined by NUL>``, later ``stop <grace seconds>\n``; the warden answers
-``started <pid> <own pid>\n`` or ``refused <errno>\n``, and at the end
+``<size>\n<arguments joined by NUL>``, then ``orphaned <grace seconds>\n`` where the program needs
+more than the usual time once its owner is dead, and later ``stop <grace seconds>\n``. The warden
+answers ``started <pid> <own pid>\n`` or ``refused <errno>\n``, and at the end
 ``ended <code> <pids not gone>\n``, where code is the exit status or the negative signal number.
 Then it is gone, and with it its end of the socket.
 """
@@ -31,7 +32,8 @@ SOCKET = 0
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 LEFTOVER_GRACE_S = 2.0
-"""Between TERM and KILL for what the program left behind, and for the tree of a dead owner."""
+"""Between TERM and KILL for what the program left behind, and for the tree of a dead owner where
+the owner has not said otherwise."""
 KILL_BOUND_S = 15.0
 """How long killed processes may take to vanish; one stuck in a device driver may never."""
 _LOOK_AGAIN_S = 0.1
@@ -133,6 +135,7 @@ class Warden:
         self.kill_at = float("inf")
         self.asked: set[int] = set()
         self.owner_lives = True
+        self.orphan_grace = LEFTOVER_GRACE_S
         self.received = b""
         self.wakeup, writer = os.pipe()
         os.set_blocking(self.wakeup, False)
@@ -207,7 +210,7 @@ class Warden:
             poll.register(SOCKET, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(pause * 1000)}
         if self.wakeup in ready and set(os.read(self.wakeup, 4096)) - {signal.SIGCHLD}:
-            self.stop(LEFTOVER_GRACE_S)
+            self.stop(self.orphan_grace)
         if SOCKET in ready:
             self.listen()
 
@@ -218,9 +221,13 @@ class Warden:
             self.owner_lives = False
         *lines, self.received = self.received.split(b"\n")
         for line in lines:
-            self.stop(float(line.removeprefix(b"stop ")))
+            word, _, seconds = line.partition(b" ")
+            if word == b"orphaned":
+                self.orphan_grace = float(seconds)
+            else:
+                self.stop(float(seconds))
         if not self.owner_lives:
-            self.stop(LEFTOVER_GRACE_S)
+            self.stop(self.orphan_grace)
 
     def stop(self, grace_s: float) -> None:
         """Bring the whole tree to its end; who is left after the grace is killed."""

@@ -18,6 +18,20 @@ from searchers._coordinate_ascent import CoordinateAscent
 from searchers._experience import StandingHighWithExperience
 from searchers._optuna import OptunaSearch
 from searchers._particle_swarm import ParticleSwarm
+from searchers._pd_split import PdSplit
+from searchers._pd_splits import (
+    ROLES,
+    Pool,
+    Rates,
+    Role,
+    Shape,
+    Split,
+    all_splits,
+    decode_rate,
+    matched_rate,
+    prefill_rate,
+)
+from searchers._pd_splits_ranking import Judged, Limit, Ranked, best_split
 from searchers._points import GridSearch, PointStrategy, RandomSearch
 from searchers._registry import (
     make_strategy,
@@ -29,6 +43,7 @@ from searchers._space import Parameter, Space
 from searchers._standing_high import StandingHigh
 
 __all__ = [
+    "ROLES",
     "WAIT",
     "Auto",
     "BinaryFallback",
@@ -38,20 +53,34 @@ __all__ = [
     "Goal",
     "GridSearch",
     "Json",
+    "Judged",
+    "Limit",
     "OptunaSearch",
     "Outcome",
     "Parameter",
     "ParticleSwarm",
+    "PdSplit",
     "PointStrategy",
+    "Pool",
     "Proposal",
     "RandomSearch",
+    "Ranked",
+    "Rates",
+    "Role",
+    "Shape",
     "Space",
+    "Split",
     "StandingHigh",
     "StandingHighWithExperience",
     "Strategy",
     "Verdict",
     "Wait",
+    "all_splits",
+    "best_split",
+    "decode_rate",
     "make_strategy",
+    "matched_rate",
+    "prefill_rate",
     "register_strategy",
     "strategy_options",
     "strategy_types",

@@ -213,6 +213,10 @@ class Strategy(ABC):
         None: it was told nothing, or believes nothing."""
         return None
 
+    def account(self) -> dict[str, Json]:
+        """What a report may show of the search beside its measurements; empty: nothing."""
+        return {}
+
     @abstractmethod
     def state(self) -> dict[str, Json]: ...
 

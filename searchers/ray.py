@@ -19,8 +19,8 @@ from ray.tune.search import Searcher
 
 from searchers._contract import Done, Outcome, Proposal, Strategy, Wait
 
-ToConfig: TypeAlias = Callable[[Proposal], dict[str, Any]]
-"""The config of the Ray trial that carries a proposal out."""
+ToConfig: TypeAlias = Callable[[Proposal], dict[str, Any] | Outcome]
+"""The config of the Ray trial that carries a proposal out; the outcome of one that cannot be."""
 
 ToOutcome: TypeAlias = Callable[[Proposal, Mapping[str, Any] | None, bool], Outcome]
 """What a trial that ended means: (proposal, last result, whether it errored). The result is None
@@ -47,7 +47,12 @@ class TuneSearcher(Searcher):
     """
 
     def __init__(
-        self, key: str, strategy: Strategy, to_config: ToConfig, to_outcome: ToOutcome
+        self,
+        key: str,
+        strategy: Strategy,
+        to_config: ToConfig,
+        to_outcome: ToOutcome,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self.fault: Exception | None = None
@@ -55,18 +60,33 @@ class TuneSearcher(Searcher):
         self._strategy = strategy
         self._to_config = to_config
         self._to_outcome = to_outcome
+        self._has_room = has_room
         self._live: dict[str, Proposal] = {}
         self._limit: int | None = None
 
     @classmethod
     def bind(
-        cls, key: str, strategy: Strategy, to_config: ToConfig, to_outcome: ToOutcome
+        cls,
+        key: str,
+        strategy: Strategy,
+        to_config: ToConfig,
+        to_outcome: ToOutcome,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> TuneSearcher:
         """The searcher for a run, to be given to ``TuneConfig`` or found by ``Tuner.restore``.
 
         Replaces what was bound to ``key`` before. Bind a fresh strategy before a restore.
+
+        Args:
+            key: Names the run in this process.
+            strategy: Whose proposals become trials. Its width may change at any time.
+            to_config: See :data:`ToConfig`.
+            to_outcome: See :data:`ToOutcome`.
+            has_room: Whether a further trial can begin beside those in flight. Where none is in
+                flight it is not asked: Ray then waits for room with the trial in its hands, since
+                it would wait in vain for a proposal.
         """
-        searcher = cls(key, strategy, to_config, to_outcome)
+        searcher = cls(key, strategy, to_config, to_outcome, has_room)
         _BOUND[key] = searcher
         return searcher
 
@@ -101,23 +121,28 @@ class TuneSearcher(Searcher):
         if len(self._live) >= max(self._strategy.width, 1):
             return None
         try:
+            if self._live and not self._has_room():
+                return None
             return self._ask(trial_id)
         except Exception as error:
             self._fail(error)
             return self._end()
 
     def _ask(self, trial_id: str) -> dict[str, Any] | str | None:
-        step = self._strategy.ask()
-        if isinstance(step, Done):
-            return self._end()
-        if isinstance(step, Wait):
-            if not self._live:
-                name = type(self._strategy).__name__
-                raise RuntimeError(f"strategy {name} waits although nothing is in flight")
-            return None
-        config = self._to_config(step)
-        self._live[trial_id] = step
-        return config
+        while True:
+            step = self._strategy.ask()
+            if isinstance(step, Done):
+                return self._end()
+            if isinstance(step, Wait):
+                if not self._live:
+                    name = type(self._strategy).__name__
+                    raise RuntimeError(f"strategy {name} waits although nothing is in flight")
+                return None
+            config = self._to_config(step)
+            if not isinstance(config, Outcome):
+                self._live[trial_id] = step
+                return config
+            self._strategy.tell(step, config)
 
     def _end(self) -> str | None:
         """Finish once nothing is in flight; Ray does not ask again after that."""

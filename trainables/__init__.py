@@ -8,6 +8,7 @@ from trainables._extras import EXTRAS, how_to_install, missing_modules
 from trainables._measurement import Measurement, MeasurementError
 from trainables._program import FAILURE_CLASSES, FailureClass, StageError, run_program
 from trainables._pump import CANCEL, TrialPump
+from trainables._staging import LOCAL_WEIGHTS
 from trainables._trial import Progress, Result, Steps, TrialFailure, TrialRun, TrialSpec
 from trainables._types import (
     TrialType,
@@ -21,6 +22,7 @@ __all__ = [
     "CANCEL",
     "EXTRAS",
     "FAILURE_CLASSES",
+    "LOCAL_WEIGHTS",
     "FailureClass",
     "Measurement",
     "MeasurementError",

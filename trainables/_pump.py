@@ -7,12 +7,15 @@ import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables._measurement import Measurement
 from trainables._program import describe_error
 from trainables._trial import Json, Progress, Result, TrialFailure, TrialRun, TrialSpec
 from trainables._types import trial_type
+
+if TYPE_CHECKING:
+    from trainables._crew import Crew
 
 CANCEL = "cancel"
 
@@ -22,12 +25,15 @@ class TrialPump:
 
     The measurement is on disk before :meth:`advance` says ``measured``, so no death of anybody
     after that point loses it. A trial whose measurement is already there answers with it.
+
+    Args:
+        crew: What the trial holds on other nodes; whoever made it ends it after :meth:`close`.
     """
 
-    def __init__(self, spec: TrialSpec) -> None:
+    def __init__(self, spec: TrialSpec, crew: Crew = ()) -> None:
         self.spec = spec
         self._folder = Path(spec.folder)
-        self._run = TrialRun(spec)
+        self._run = TrialRun(spec, crew)
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
         self._progress = Progress("starting")

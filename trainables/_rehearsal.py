@@ -48,13 +48,18 @@ class RehearsalOptions(BaseModel):
 class Rehearsal(TrialType):
     """Metrics: ``accuracy`` in [0, 1] from the number of fallback layers, ``score`` <= 0 from the
     squared distance of the numeric parameters to ``optimum``. A file stands where weights would,
-    so that delivery is rehearsed too."""
+    so that delivery is rehearsed too. With ``NPU: auto`` in the ``cluster`` block the parameter
+    ``devices`` is how many a trial takes."""
 
     Options = RehearsalOptions
 
     def identity(self, kind: str) -> Json:
         options: RehearsalOptions = self.options
         return options.model_dump(mode="json", include={"layers", "threshold", "optimum"})
+
+    def devices(self, parameters: Mapping[str, Json], kind: str) -> int:
+        """What the parameter ``devices`` says; one without it."""
+        return max(0, int(parameters.get("devices", 1)))
 
     def metric_names(self) -> frozenset[str]:
         return frozenset({"accuracy", "score"})

@@ -16,11 +16,14 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cluster import ProcessTree, child_environment, write_json
 from trainables._failures import failure_of
 from trainables._program import FailureClass
+
+if TYPE_CHECKING:
+    from trainables._crew import Crew
 
 Json: TypeAlias = Any
 POLL_SECONDS = 0.5
@@ -127,10 +130,16 @@ class TrialFailure(Exception):
 
 
 class TrialRun:
-    """The surroundings of one trial on its node: its folder, its processes, its stage records."""
+    """The surroundings of one trial on its node: its folder, its processes, its stage records.
 
-    def __init__(self, spec: TrialSpec) -> None:
+    Attributes:
+        crew: What it holds on other nodes: a member for each bundle of its placement but the
+            first; empty where there is one bundle.
+    """
+
+    def __init__(self, spec: TrialSpec, crew: Crew = ()) -> None:
         self.spec = spec
+        self.crew = crew
         self.folder = Path(spec.folder)
         self.stages: list[dict[str, Json]] = []
 
@@ -182,7 +191,7 @@ class TrialRun:
         """Yield until the program ended; its exit code, None when it had to be stopped."""
         tree = ProcessTree.start(
             argv,
-            env=child_environment(self.spec.run_id, self.label, _surroundings()),
+            env=child_environment(self.spec.run_id, self.label, surroundings()),
             cwd=self.folder,
             log=self.folder / f"{stage}.log",
             run_id=self.spec.run_id,
@@ -236,7 +245,7 @@ def _stage_failure(
     return TrialFailure(failure, stage, message, excerpt=excerpt, suggestion=suggestion)
 
 
-def _surroundings() -> dict[str, str]:
+def surroundings() -> dict[str, str]:
     """What a stage program needs beside this process's environment.
 
     Our packages can be imported when they are not installed but run from a checkout. Idle OpenMP

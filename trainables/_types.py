@@ -169,6 +169,12 @@ class TrialType(ABC):
         """Parameters of a search space that would not do what they seem to, as (name, message)."""
         return []
 
+    def search_options(self) -> Mapping[str, Json]:
+        """Options of a search strategy that the trial knows, so that the user need not repeat
+        them: each is given to a strategy that has an option of that name, where the user did not
+        write it."""
+        return {}
+
     def practice_document(self, parameters: Mapping[str, Json]) -> dict[str, Json] | None:
         """The quantization configuration that parameters stand for; None where there is none."""
         return None
@@ -204,6 +210,7 @@ _TYPES: Registry[TrialType] = Registry(
     "trial type",
     "npu_tuner.trial_types",
     {
+        "disaggregated": "trainables.disaggregated._trial",
         "quantization": "trainables._quantization",
         "rehearsal": "trainables._rehearsal",
         "script": "trainables.script._trial",

@@ -13,9 +13,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from trainables._pump import TrialPump
+from trainables._ray_crew import RayCrew
 from trainables._trial import TrialSpec
 
 STEP_SECONDS = 2.0
@@ -24,7 +26,7 @@ STEP_SECONDS = 2.0
 class Trial(tune.Trainable):
     """Pumps one :class:`~trainables.TrialSpec` (``config["spec"]``) to its end.
 
-    Every step reports ``{status, stage, note, identity}``, a failed trial also ``failure``, the
+    Every step reports ``{status, stage, note, identity, node}``, a failed one also ``failure``, the
     JSON text of ``{class, stage, message, excerpt, suggestion}``. Failures of infrastructure are
     results too, so that the driver can tell them by class; only the loss of this actor itself is
     left to Ray.
@@ -42,24 +44,29 @@ class Trial(tune.Trainable):
         return tune.PlacementGroupFactory(resources, placement["strategy"], **selectors)
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._pump = TrialPump(TrialSpec.from_json(config["spec"]))
+        self._node = ray.get_runtime_context().get_node_id()
+        self._crew = RayCrew(config["placement"]["bundles"])
+        self._pump = TrialPump(TrialSpec.from_json(config["spec"]), self._crew)
 
     def step(self) -> dict[str, Any]:
-        report = self._pump.advance(STEP_SECONDS)
+        report = self._pump.advance(STEP_SECONDS) | {"node": self._node}
         if report["status"] != "running":
-            self._pump.close()
+            self.cleanup()
             report["done"] = True
         if "failure" in report:
             report["failure"] = json.dumps(report["failure"])  # Ray flattens nested mappings
         return report
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._pump.close()
+        self.cleanup()
         self.setup(new_config)
         return True
 
     def cleanup(self) -> None:
-        self._pump.close()
+        try:
+            self._pump.close()
+        finally:
+            self._crew.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save here: finished stages are checkpoints in the trial's own folder."""

@@ -71,8 +71,10 @@ def agreement(
     goal: Goal,
     pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]],
     weight: float | None,
+    ranked: Sequence[tuple[Mapping[str, float], Mapping[str, float]]] | None = None,
 ) -> Agreement:
-    """``pairs``: metrics as simulated and as measured, of the same points."""
+    """``pairs``: metrics as simulated and as measured, of the same points; ``ranked``: those whose
+    order means something, where not that of all does."""
     names = dict.fromkeys([name for name, _ in goal.objectives] + [b.metric for b in goal.bounds])
     errors: dict[str, list[float]] = {name: [] for name in names}
     for said, measured in pairs:
@@ -84,7 +86,7 @@ def agreement(
         points=len(pairs),
         error=statistics.median(everything) if everything else None,
         errors={name: statistics.median(each) for name, each in errors.items() if each},
-        correlation=_correlation(goal, pairs),
+        correlation=_correlation(goal, pairs if ranked is None else ranked),
         weight=weight,
     )
 

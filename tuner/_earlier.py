@@ -13,7 +13,7 @@ from trainables import Measurement
 from tuner._foreign import ForeignLedger
 from tuner._ledger import IMPORTED, Ledger
 from tuner.compat.autotune import EarlierTrial, TuneResults, read_tune_results
-from tuner.experiment import Experiment
+from tuner.experiment import Experiment, ExperimentError, Problem
 from tuner.views.autotune import params_of, trial_key
 
 
@@ -47,13 +47,19 @@ class Earlier:
 def earlier_trials(experiment: Experiment) -> Earlier | None:
     """What the results file of the experiment holds; None where it is not to be reused.
 
-    Raises ``OSError`` or ``ValueError`` when it cannot be read.
+    Raises ``ExperimentError`` when it cannot be read.
     """
-    for block in experiment.views:
+    for index, block in enumerate(experiment.views):
         if block["type"] == "auto_tune" and block.get("reuse"):
             file = Path(block["results"])
             runs, changed = _runs(experiment), _changed(experiment)
-            return Earlier(file, read_tune_results(file), runs, changed)
+            try:
+                return Earlier(file, read_tune_results(file), runs, changed)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or error
+                said = f"{file} cannot be read: {why}; repair it, or say reuse: false"
+                problem = Problem(f"views[{index}].results", said)
+                raise ExperimentError(experiment.name, [problem]) from error
     return None
 
 

@@ -1,7 +1,8 @@
 """What a simulator expects of points of the space, played before the first one is measured.
 
 The points lie scattered at first; then the same strategy that will search for real searches the
-simulator, so that most of them lie where it says that it is good. Every point stays in the run's
+simulator, so that most of them lie where it says that it is good. A search for a split of prefill
+and decode is told of one instance of each shape in each role. Every point stays in the run's
 ``prior.jsonl``: a resumed run plays none again.
 """
 
@@ -20,7 +21,7 @@ from searchers import Json, Outcome, Proposal, Space, Strategy, make_strategy
 from trainables import TrialFailure
 from tuner._judge import BaselineMissing, judge
 from tuner._terminal import Say
-from tuner.experiment import Experiment, Objective, format_duration
+from tuner.experiment import SPLITS, Experiment, Objective, format_duration
 
 Metrics: TypeAlias = Mapping[str, float]
 Play: TypeAlias = Callable[[Mapping[str, Json]], Metrics | None]
@@ -89,6 +90,31 @@ def sample(
             yield proposal.parameters, outcome.metrics
 
 
+def alone(
+    strategy: Strategy,
+    objective: Objective,
+    play: Callable[[Mapping[str, Json], str], Metrics | None],
+    *,
+    trials: int,
+) -> Iterator[tuple[Mapping[str, Json], Metrics]]:
+    """What is expected of one instance of each shape in each role, its parameters tuned as the
+    search for a split would tune them for real.
+
+    Args:
+        strategy: A fresh search for a split.
+        play: Told the parameters and the kind of the trial.
+        trials: Played at most.
+    """
+    for _ in range(trials):
+        proposal = strategy.ask()
+        if not isinstance(proposal, Proposal) or "role" not in proposal.labels:
+            return
+        said = play(proposal.parameters, proposal.kind)
+        strategy.tell(proposal, _outcome(said, objective, None))
+        if said is not None:
+            yield proposal.parameters, said
+
+
 def forecast(
     experiment: Experiment, folder: Path, say: Say, tick: Callable[[], None] = lambda: None
 ) -> Forecast:
@@ -97,25 +123,25 @@ def forecast(
     What cannot be simulated is a note, never an error: a search without it is still a search.
     """
     search, prior = experiment.search, experiment.search.prior
-    if prior is None or search.space is None:
+    if prior is None or (search.space is None and search.type != SPLITS):
         return Forecast()
     simulator = prior.simulator
     try:
-        twin = simulator.twin(experiment.trial, search.space)
+        twin = simulator.twin(search.type, experiment.trial, search.space)
         limits = [simulator.trials, simulator.time]
         book = _Book(folder / _FILE, _digest(twin.identity(), search.space), limits)
     except (TrialFailure, OSError, ValueError, ImportError) as error:
         return Forecast(notes=(f"search.prior: nothing is simulated: {error}",))
     clock = _Clock(simulator.time, simulator.trials, say, tick)
 
-    def play(parameters: Mapping[str, Json]) -> Metrics | None:
+    def play(parameters: Mapping[str, Json], kind: str = "baseline") -> Metrics | None:
         clock.begin(len(book.played))
         if (known := book.find(parameters)) is not None:
             return known.get("metrics")
         if book.complete or not clock.goes_on():
             raise TimeOver
         try:
-            said = twin.play(parameters, folder / "prior", goes_on=clock.goes_on)
+            said = twin.play(parameters, folder / "prior", goes_on=clock.goes_on, kind=kind)
             if said is None:
                 raise TimeOver
         except TrialFailure as failure:
@@ -125,17 +151,21 @@ def forecast(
         book.add(parameters, {"metrics": dict(said)})
         return said
 
-    found = sample(
-        search.space,
-        experiment.objective,
-        play,
-        trials=simulator.trials,
-        baseline=experiment.trial.baseline(),
-    )
-    points = list(_until_over(found, clock))
+    points = list(_until_over(_points_of(experiment, play, simulator.trials), clock))
     book.end()
     say(clock.summary(len(points)))
     return Forecast(points, tuple(book.notes()))
+
+
+def _points_of(
+    experiment: Experiment, play: Callable[..., Metrics | None], trials: int
+) -> Iterator[tuple[Mapping[str, Json], Metrics]]:
+    search, objective = experiment.search, experiment.objective
+    if search.type == SPLITS:
+        return alone(search.strategy(goal=objective.goal()), objective, play, trials=trials)
+    assert search.space is not None
+    baseline = experiment.trial.baseline()
+    return sample(search.space, objective, play, trials=trials, baseline=baseline)
 
 
 def _until_over(
@@ -242,8 +272,8 @@ def _key(parameters: Mapping[str, Json]) -> str:
     return json.dumps(parameters, sort_keys=True)
 
 
-def _digest(identity: Json, space: Space) -> str:
-    document = [identity, space.model_dump(mode="json")]
+def _digest(identity: Json, space: Space | None) -> str:
+    document = [identity, None if space is None else space.model_dump(mode="json")]
     return sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
 
 

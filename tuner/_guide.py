@@ -20,6 +20,9 @@ from tuner._prior import Prior
 from tuner._report import RunResult
 from tuner.experiment import Objective
 
+_PLAYED = ("candidate", "prefill", "decode")
+"""Kinds of trials that a simulator plays before they are measured."""
+
 
 class Guide:
     """Everything a search is told before it begins.
@@ -56,13 +59,15 @@ class Guide:
 
     def _agreement(self, campaign: Campaign, ledger: Ledger) -> Agreement:
         known = campaign.identities()
-        pairs = [
-            (said, {**item.metrics, **self._derived(item, campaign)})
+        found = [
+            (item.kind, (said, {**item.metrics, **self._derived(item, campaign)}))
             for item in ledger
-            if item.kind == "candidate" and item.identity in known and "stopped" not in item.data
+            if item.kind in _PLAYED and item.identity in known and "stopped" not in item.data
             if (said := self._forecast.of(item.parameters)) is not None
         ]
-        return agreement(self._objective.goal(), pairs, campaign.search.trust())
+        alike = [pair for kind, pair in found if kind == "candidate"]
+        pairs = [pair for _, pair in found]
+        return agreement(self._objective.goal(), pairs, campaign.search.trust(), ranked=alike)
 
     def _derived(self, item: Measurement, campaign: Campaign) -> dict[str, float]:
         try:

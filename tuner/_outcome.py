@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster import Placement
 from searchers import Outcome, Proposal
-from trainables import CANCEL, Measurement, MeasurementError, TrialSpec
+from trainables import CANCEL, LOCAL_WEIGHTS, Measurement, MeasurementError, TrialSpec
 from tuner._campaign import Campaign
 from tuner._judge import demands
 from tuner._ledger import Ledger
+from tuner._nodes import Nodes, NoPlace
 from tuner._store import RunStore
-from tuner.experiment import Experiment
+from tuner.experiment import Experiment, SizeUnknown
 
 
 class Carrier:
@@ -28,19 +30,27 @@ class Carrier:
         store: RunStore,
         ledger: Ledger,
         campaign: Campaign,
+        nodes: Nodes,
         run_id: str,
     ) -> None:
         self._experiment = experiment
         self._store = store
         self._ledger = ledger
         self._campaign = campaign
+        self._nodes = nodes
         self._run_id = run_id
         self._settings = experiment.trial.settings()
         self._cancelling: set[int] = set()
 
-    def config(self, proposal: Proposal) -> dict[str, Any]:
-        """The Ray trial's config of a proposal in flight."""
+    def config(self, proposal: Proposal) -> dict[str, Any] | Outcome:
+        """The Ray trial's config of a proposal in flight; the outcome of one that no node can ever
+        hold."""
         ticket = self._campaign.live()[proposal.number]
+        try:
+            wanted = self._experiment.placement(proposal.parameters, proposal.kind)
+            placement = self._nodes.place(ticket.identity, wanted, proposal.kind)
+        except (NoPlace, SizeUnknown) as error:
+            return _failed("input", f"no node can hold this trial: {error}")
         folder = self._store.trial_folder(ticket.identity)
         (folder / CANCEL).unlink(missing_ok=True)
         if self._ledger.find(ticket.identity) is None:
@@ -57,12 +67,30 @@ class Carrier:
             attempt=ticket.attempt,
             context=self._context(proposal),
         )
-        placement = self._experiment.trial.placement(
-            proposal.parameters, proposal.kind, self._experiment.cluster.bundle
-        )
         return {"spec": spec.to_json(), "placement": placement.to_json()}
 
+    def on_trial(self, news: str, config: Mapping[str, Any]) -> None:
+        """A Ray trial of this config was ``restored``, has ``begun``, or starts ``again``."""
+        spec = config["spec"]
+        if news == "again":
+            self._nodes.begins_again(spec["identity"])
+            return
+        asked = Placement.from_json(config["placement"])
+        try:
+            plain = self._experiment.placement(spec["parameters"], spec["kind"])
+        except SizeUnknown:
+            plain = asked
+        self._nodes.take_over(spec["identity"], plain, asked)
+        if news == "begun":
+            self._nodes.begun(spec["identity"])
+
     def _context(self, proposal: Proposal) -> dict[str, Any]:
+        """What only the driver knows."""
+        local = self._experiment.cluster.local_weights
+        staged = {} if local is None else {LOCAL_WEIGHTS: local.model_dump(mode="json")}
+        return {**staged, **self._about(proposal)}
+
+    def _about(self, proposal: Proposal) -> dict[str, Any]:
         """A candidate is told the demands and what it has to beat, so that it may end early; a
         verification where the winner it verifies was measured."""
         if proposal.kind == "candidate":
@@ -84,8 +112,15 @@ class Carrier:
         ticket = self._campaign.live().get(proposal.number)
         if ticket is None:
             return Outcome("cancelled")
-        folder = self._store.trial_folder(ticket.identity)
+        outcome = self._outcome(ticket.identity, result, errored)
+        if outcome.status == "failed" and ticket.identity in self._unstarted():
+            outcome = Outcome("cancelled")
         self._cancelling.discard(proposal.number)
+        self._nodes.ended(ticket.identity, outcome)
+        return outcome
+
+    def _outcome(self, identity: str, result: Mapping[str, Any] | None, errored: bool) -> Outcome:
+        folder = self._store.trial_folder(identity)
         try:
             measurement = Measurement.read(folder)
         except MeasurementError as error:
@@ -100,7 +135,17 @@ class Carrier:
             failure = json.loads(result["failure"])
             return Outcome("failed", data={"failure": failure}, error=_sentence(failure))
         said = "its worker or node died" if errored else "it ended without a result"
-        return _failed("lost", said)
+        return _failed("lost", self._nodes.given_up().get(identity, said))
+
+    def given_up(self) -> frozenset[str]:
+        """Identities of trials in Ray's hands that are not to begin any more."""
+        return frozenset(self._nodes.given_up()) | self._unstarted()
+
+    def _unstarted(self) -> frozenset[str]:
+        """What is cancelled before it has begun; nobody there reads that it is cancelled."""
+        live = self._campaign.live()
+        identities = (live[number].identity for number in self._cancelling if number in live)
+        return frozenset(one for one in identities if not self._nodes.has_begun(one))
 
     def cancel_obsolete(self) -> None:
         """Ask trials whose answer no longer matters to end; they do within seconds."""

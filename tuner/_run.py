@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster import Connection, connect, infeasible, slots, sweep, write_json
+from cluster import Connection, connect, sweep
 from searchers import Done, Proposal
 from trainables import (
     Measurement,
@@ -29,9 +28,15 @@ from tuner._guide import Guide
 from tuner._identity import Identifier
 from tuner._imported import ImportingLedger
 from tuner._interruption import Signals, Watchdog
+from tuner._nodes import Nodes
+from tuner._nodes_watch import NodesWatch, nodes_of
 from tuner._outcome import Carrier
+from tuner._pace import Pace
 from tuner._prior import read_prior
 from tuner._report import RunResult, summarize
+from tuner._run_folder import RunError as RunError
+from tuner._run_folder import resolve_run_folder as resolve_run_folder
+from tuner._status_file import StatusFile
 from tuner._store import RunRecord, RunStore, now
 from tuner._storyteller import Storyteller
 from tuner._terminal import Terminal
@@ -42,10 +47,7 @@ from tuner.views.msmodelslim import ImportedAccuracy
 
 _EXPORT_SECONDS = 5.0
 """How often metrics and ``status.json`` are renewed while nothing else happens."""
-
-
-class RunError(Exception):
-    """The run cannot start: no node fits, the model is not to be had, Ray does not come up."""
+_PRUNE_SECONDS = 2.0
 
 
 class Session:
@@ -57,6 +59,9 @@ class Session:
         self._resume = resume
         self._exported = 0.0
         self._kept: set[str] | None = None
+        self._nodes: Nodes | None = None
+        self._pruning = Pace(_PRUNE_SECONDS)
+        self._status = StatusFile(self.store.status_file, self._status_document)
         self._signals = Signals()
         self._afterwards = ExitStack()
 
@@ -169,9 +174,9 @@ class Session:
 
     def _search(self, record: RunRecord, *, restore: bool) -> Done | None:
         """The campaign's answer, or None when a signal ended the session before it."""
-        all_known = isinstance(self._new_campaign(record, quiet=True).ask(), Done)
+        self._first = self._new_campaign(record, quiet=True).ask()
         self._campaign = self._view.campaign = self._new_campaign(record)
-        if all_known:
+        if isinstance(self._first, Done):
             self._campaign.ask()
         else:
             self._with_ray(record, restore=restore)
@@ -182,11 +187,10 @@ class Session:
         from tuner._tune import Job, carry_out
 
         with self._connected() as connection:
-            width = self._room(connection)
+            nodes = self._meet(connection, record.run_id)
             self._metrics = RunMetrics(self.experiment.name)
-            self._campaign.width = self._view.width = width
             carrier = Carrier(
-                self.experiment, self.store, self._ledger, self._campaign, record.run_id
+                self.experiment, self.store, self._ledger, self._campaign, nodes, record.run_id
             )
             job = Job(
                 key=record.run_id,
@@ -194,9 +198,11 @@ class Session:
                 strategy=self._campaign,
                 to_config=carrier.config,
                 to_outcome=carrier.outcome,
-                width=width,
+                has_room=nodes.has_room,
                 on_report=self._on_report,
                 on_tick=lambda: self._on_tick(carrier),
+                on_trial=carrier.on_trial,
+                given_up=carrier.given_up,
             )
             with Watchdog(connection, self._alarm), self._signals.gracefully():
                 carry_out(job, restore=restore)
@@ -217,13 +223,25 @@ class Session:
                 self._terminal.say(f"no Ray dashboard here; {how_to_install('dashboard')}")
             yield connection
 
-    def _room(self, connection: Connection) -> int:
-        """How many trials run at once. Raises :class:`RunError` if none ever can."""
-        bundles, nodes = [self.experiment.cluster.bundle], connection.nodes()
-        if reasons := infeasible(bundles, "PACK", nodes):
+    def _meet(self, connection: Connection, run_id: str) -> Nodes:
+        """The nodes there are. Raises :class:`RunError` if they cannot hold the search's trials."""
+        file = self.store.folder / "nodes.json"
+        nodes = nodes_of(self.experiment, [self._first], file, run_id, self._of_nodes)
+        self._watch = NodesWatch(connection, self._view, self._campaign, nodes)
+        if reasons := nodes.refusal():
             raise RunError("cluster.resources: " + "; ".join(reasons))
-        room, limit = max(1, slots(bundles, nodes)), self.experiment.budget.concurrent
-        return room if limit == "auto" else min(room, limit)
+        if (said := nodes.warning()) is not None:
+            self._terminal.say(said, "yellow")
+        self._nodes = nodes
+        return nodes
+
+    def _of_nodes(self, message: str, wake: bool) -> None:
+        """Something about the nodes is to be told."""
+        self.store.log_event({"event": "nodes", "message": message})
+        if wake:
+            self._alarm(message)
+        else:
+            self._terminal.say(message)
 
     def _new_campaign(self, record: RunRecord, *, quiet: bool = False) -> Campaign:
         experiment = self.experiment
@@ -267,7 +285,7 @@ class Session:
                 "failure": None if event.outcome is None else event.outcome.data.get("failure"),
             }
         )
-        self._save_status("running")
+        self._status.changed()
         self._tell()
 
     def _tell(self, result: RunResult | None = None, verified: Measurement | None = None) -> None:
@@ -275,9 +293,11 @@ class Session:
             self._terminal.say(note, "yellow")
 
     def _on_report(self, report: Any) -> None:
+        if self._nodes is not None:
+            self._nodes.located(report["identity"], report.get("node", ""), report["stage"])
         if self._view.on_report(report):
             self._terminal.stage_changed(report["identity"])
-            self._save_status("running")
+            self._status.changed()
 
     def _on_tick(self, carrier: Carrier) -> None:
         limit = self.experiment.budget.time
@@ -285,12 +305,16 @@ class Session:
             self._campaign.stop("budget", "the time of the budget is spent")
         self._announce_dashboard()
         carrier.cancel_obsolete()
-        self._prune()
+        self._watch.tick()
+        if self._pruning.due():
+            with self._pruning.measured():
+                self._prune()
         self._terminal.tick()
         if time.monotonic() - self._exported > _EXPORT_SECONDS:
             self._exported = time.monotonic()
             self._metrics.update(self._view)
-            self._save_status("running")
+            self._status.changed()
+        self._status.tick()
 
     def _announce_dashboard(self) -> None:
         """The dashboard comes up after the first trials have begun."""
@@ -313,7 +337,7 @@ class Session:
         if done is None:
             record.verdict = "interrupted"
             result = self._result("interrupted", None, "resume continues where it stopped", None)
-            self._save_status("interrupted", result)
+            self._status.save("interrupted", result)
             self._notifier.done(result)
             return result
         verified = None
@@ -325,7 +349,7 @@ class Session:
             self._delivery.deliver(measured, done.best.parameters, result.to_json())
         self.store.prune([])
         record.finished, record.verdict = True, done.verdict
-        self._save_status(done.verdict, result)
+        self._status.save(done.verdict, result)
         self._tell(result, verified)
         self._notifier.done(result)
         return result
@@ -356,30 +380,14 @@ class Session:
         )
         return self._guide.closing(result, self._campaign, self._ledger)
 
-    def _save_status(self, state: str, result: RunResult | None = None) -> None:
-        document = self._view.to_json() | {"state": state, "pid": os.getpid(), "updated": now()}
+    def _status_document(self) -> dict[str, Any]:
+        document = self._view.to_json()
+        if self._nodes is not None:
+            document["nodes"] = self._nodes.to_json()
         if self._guide.agreement is not None:
             document["prior"] = self._guide.agreement.to_json()
-        if result is not None:
-            document["result"] = result.to_json()
-        write_json(self.store.status_file, document)
+        return document
 
 
 def _ignore(event: Event) -> None:
     """A rehearsal of the search against the ledger is nothing to report."""
-
-
-def resolve_run_folder(folder: Path) -> Path:
-    """The run folder a user means: the folder itself, or the only run inside it.
-
-    Raises:
-        RunError: There is no run, or more than one to choose from.
-    """
-    if (folder / "experiment.yaml").exists():
-        return folder
-    runs = sorted(path.parent for path in folder.glob("*/experiment.yaml"))
-    if len(runs) == 1:
-        return runs[0]
-    if not runs:
-        raise RunError(f"{folder}: no run is stored here (no experiment.yaml)")
-    raise RunError(f"{folder}: several runs; name one: {', '.join(str(run) for run in runs)}")

@@ -8,13 +8,14 @@ import json
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 
 from searchers import Outcome, Proposal, Strategy
 from searchers.ray import TuneSearcher
@@ -31,8 +32,12 @@ _SETTINGS = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }
 _MOST_TRIALS = 1_000_000
+_MOST_AT_ONCE = 10_000
 _WORKER_DEATHS = 2
 """How often Ray itself starts a trial again whose worker or node died."""
+
+
+TrialNews: TypeAlias = Literal["restored", "begun", "again"]
 
 
 @dataclass(frozen=True)
@@ -42,22 +47,29 @@ class Job:
     Attributes:
         key: Names the run in this process; a restored searcher finds its strategy by it.
         folder: Parent of Ray's experiment folders, shared by all nodes.
-        strategy: Whose proposals become trials.
-        to_config: The Ray trial's config of a proposal; JSON.
+        strategy: Whose proposals become trials; its width is how many at once.
+        to_config: The Ray trial's config of a proposal, JSON; or the outcome of one that no node
+            can ever hold.
         to_outcome: What a finished Ray trial means: (proposal, last result, errored).
-        width: Trials at once.
+        has_room: Whether one more trial can begin now.
         on_report: Hears every report of every trial.
         on_tick: Called about ten times a second while trials run.
+        on_trial: Hears the config of a trial that was in flight when a session ended
+            (``restored``), that begins on its nodes (``begun``), or that Ray starts anew after its
+            worker or node died (``again``).
+        given_up: Identities of trials that are not to wait for nodes any longer.
     """
 
     key: str
     folder: Path
     strategy: Strategy
-    to_config: Callable[[Proposal], dict[str, Any]]
+    to_config: Callable[[Proposal], dict[str, Any] | Outcome]
     to_outcome: Callable[[Proposal, Mapping[str, Any] | None, bool], Outcome]
-    width: int
+    has_room: Callable[[], bool]
     on_report: Callable[[Mapping[str, Any]], None]
     on_tick: Callable[[], None]
+    on_trial: Callable[[TrialNews, Mapping[str, Any]], None]
+    given_up: Callable[[], Collection[str]]
 
 
 def carry_out(job: Job, *, restore: bool) -> bool:
@@ -68,7 +80,7 @@ def carry_out(job: Job, *, restore: bool) -> bool:
     Returns whether a snapshot was restored. Raises the strategy's own exception if it failed.
     """
     os.environ.update(_SETTINGS)
-    searcher = TuneSearcher.bind(job.key, job.strategy, job.to_config, job.to_outcome)
+    searcher = TuneSearcher.bind(job.key, job.strategy, job.to_config, job.to_outcome, job.has_room)
     _JOBS[job.key] = job
     try:
         experiment = _newest(job.folder)
@@ -131,7 +143,9 @@ def _new_tuner(job: Job, searcher: Any) -> Any:
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=_MOST_TRIALS,
-            max_concurrent_trials=job.width,
+            # Bounds what Ray asks for at once. How many there really are the searcher decides.
+            max_concurrent_trials=_MOST_AT_ONCE,
+            scheduler=_Scheduler(job.key),
             reuse_actors=True,
             trial_dirname_creator=_trial_dirname,
             trial_name_creator=_trial_dirname,
@@ -162,6 +176,21 @@ class _Hooks(tune.Callback):
     def __init__(self, key: str) -> None:
         self._key = key
 
+    def __reduce__(self) -> tuple[type[_Hooks], tuple[str]]:
+        return _Hooks, (self._key,)
+
+    def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+        if iteration == 0:
+            for trial in trials:
+                if not trial.is_finished():
+                    self._tell("restored", trial)
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._tell("begun", trial)
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._tell("again", trial)
+
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
     ) -> None:
@@ -171,6 +200,31 @@ class _Hooks(tune.Callback):
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         if job := _JOBS.get(self._key):
             job.on_tick()
+
+    def _tell(self, news: TrialNews, trial: Any) -> None:
+        if job := _JOBS.get(self._key):
+            job.on_trial(news, trial.config)
+
+
+class _Scheduler(FIFOScheduler):
+    """Lets every trial run, and ends those that wait for nodes in vain; pickles like the hooks."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self._key = key
+
+    def __reduce__(self) -> tuple[type[_Scheduler], tuple[str]]:
+        return _Scheduler, (self._key,)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: Ray starts what is pending in its order, without going through all trials."""
+        job = _JOBS.get(self._key)
+        given_up = job.given_up() if job else ()
+        if given_up:
+            for trial in list(tune_controller.get_live_trials()):
+                waits = trial.status == trial.PENDING
+                if waits and trial.config.get("spec", {}).get("identity") in given_up:
+                    tune_controller.stop_trial(trial)
 
 
 class _Silent(tune.CLIReporter):

@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from searchers import Outcome, Proposal
 from tuner._campaign import Campaign, Event, Ticket
 from tuner._judge import BaselineMissing, judge
+from tuner._phases import PHASES, Phase, phase_of
 from tuner.experiment import Objective
+
+DEVICES = ("NPU", "GPU", "CPU")
+"""What counts as the device of a run: the first of these that a trial asks for."""
 
 
 @dataclass
 class Running:
-    """A trial under way."""
+    """A trial under way.
+
+    Attributes:
+        node: Host of its supervisor; empty until the trial has reported.
+        resource: Which of :data:`DEVICES` it holds.
+        devices: How many of them, on all its nodes together; 0 until it has reported.
+        counted: Until when its time has been added to :attr:`RunView.device_seconds`.
+    """
 
     ticket: Ticket
     since: float
     stage: str = "waiting for resources"
     stage_since: float = 0.0
     note: str = ""
+    node: str = ""
+    resource: str = "CPU"
+    devices: float = 0.0
+    counted: float = 0.0
 
 
 @dataclass
@@ -47,6 +63,21 @@ class Row:
     result: str
     seconds: float | None
     identity: str
+    node: str = ""
+    devices: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A measured candidate in two numbers.
+
+    Attributes:
+        attainment: Share of the demands and limits that it meets; None: nothing is demanded.
+        value: What ranks, as measured; None where nothing ranks or it was not measured.
+    """
+
+    attainment: float | None
+    value: float | None
 
 
 @dataclass
@@ -54,6 +85,13 @@ class RunView:
     """State of a run, fed by campaign events and trial reports.
 
     ``clock`` gives monotonic seconds; ``spent_before`` are the seconds of earlier sessions.
+
+    Attributes:
+        failures: Attempts of this session that failed, by class of failure.
+        device_seconds: Time that trials of this session held devices, by what they did.
+        resource: Which of :data:`DEVICES` the trials hold.
+        judged: What is said of each measured candidate, by its identity.
+        last: What is said of the candidate measured last.
     """
 
     name: str
@@ -66,6 +104,11 @@ class RunView:
     rows: list[Row] = field(default_factory=list)
     dashboard: str | None = None
     width: int = 1
+    failures: Counter[str] = field(default_factory=Counter)
+    device_seconds: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    resource: str = "CPU"
+    judged: dict[str, Judged] = field(default_factory=dict)
+    last: Judged | None = None
 
     def __post_init__(self) -> None:
         self._begun = self.clock()
@@ -87,7 +130,9 @@ class RunView:
             return None
         running = self.running.pop(ticket.identity, None)
         seconds = None if running is None else self.clock() - running.since
-        self._count(event.kind)
+        if running is not None:
+            self._count_devices(running)
+        self._count(event)
         if event.kind == "measured" and seconds is not None:
             self._durations.append(seconds)
         result = self.describe(ticket.proposal, event.outcome)
@@ -100,6 +145,8 @@ class RunView:
             result,
             seconds,
             ticket.identity,
+            "" if running is None else running.node,
+            0.0 if running is None else running.devices,
         )
         self.rows.append(row)
         return row
@@ -107,11 +154,18 @@ class RunView:
     def on_report(self, report: Mapping[str, Any]) -> bool:
         """Take a running trial's report in; True if its stage changed."""
         running = self.running.get(report.get("identity", ""))
-        if running is None or report.get("status") != "running":
+        if running is None:
+            return False
+        first = not running.devices
+        if first:
+            self._place(running, report)
+        if report.get("status") != "running":
             return False
         running.note = report.get("note", "")
         if running.stage == report["stage"]:
             return False
+        if not first:
+            self._count_devices(running)
         running.stage, running.stage_since = report["stage"], self.clock()
         return True
 
@@ -179,9 +233,59 @@ class RunView:
             "trials": [vars(row) for row in self.rows],
         }
 
-    def _count(self, kind: str) -> None:
-        name = "retries" if kind == "retry" else kind
+    def count_devices(self) -> None:
+        """Bring :attr:`device_seconds` up to this moment."""
+        for running in self.running.values():
+            self._count_devices(running)
+
+    def judged_best(self) -> Judged | None:
+        """What is said of the best so far; None while there is none."""
+        best = self.best()
+        if best is None or self.campaign is None:
+            return None
+        return self.judged.get(self.campaign.identify(replace(best, kind="candidate")))
+
+    def _place(self, running: Running, report: Mapping[str, Any]) -> None:
+        """Where it runs and since when, as Ray's report of it says."""
+        placement = report.get("config", {}).get("placement", {})
+        held: Counter[str] = Counter()
+        for bundle in placement.get("bundles", ()):
+            held.update(bundle["resources"])
+        running.node = str(report.get("hostname", ""))
+        running.resource = next((name for name in DEVICES if held.get(name)), DEVICES[-1])
+        running.devices = float(held.get(running.resource, 0.0))
+        running.counted = max(running.since, self.clock() - report.get("time_total_s", 0.0))
+        self.resource = min(self.resource, running.resource, key=DEVICES.index)
+
+    def _count_devices(self, running: Running) -> None:
+        if running.devices:
+            now, begun = self.clock(), running.counted
+            self.device_seconds[phase_of(running.stage)] += running.devices * (now - begun)
+            running.counted = now
+
+    def _count(self, event: Event) -> None:
+        name = "retries" if event.kind == "retry" else event.kind
         setattr(self.counts, name, getattr(self.counts, name) + 1)
+        outcome, ticket = event.outcome, event.ticket
+        if outcome is None or ticket is None:
+            return
+        if outcome.status == "failed":
+            self.failures[str(outcome.data.get("failure", {}).get("class", "tool"))] += 1
+        elif outcome.status == "measured" and ticket.proposal.kind == "candidate":
+            self._judge(ticket.identity, outcome)
+
+    def _judge(self, identity: str, outcome: Outcome) -> None:
+        baseline = self.campaign.baseline if self.campaign else None
+        try:
+            judgement = judge(self.objective, outcome.metrics, baseline)
+        except BaselineMissing:
+            return
+        ranking, value = self.objective.ranking, judgement.objective
+        if ranking is not None and value is not None:
+            value *= ranking[1]
+        met = [check.ok for check in judgement.checks]
+        self.last = Judged(sum(met) / len(met) if met else None, value)
+        self.judged[identity] = self.last
 
     def _wanted(self) -> list[str]:
         keys = [expectation.key for expectation in self.objective.expectations]

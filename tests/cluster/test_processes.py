@@ -307,3 +307,42 @@ def test_child_environment_is_free_of_ray_and_marked(monkeypatch: pytest.MonkeyP
     assert environment["ASCEND_RT_VISIBLE_DEVICES"] == "2,3"
     assert environment["EXTRA"] == "1"
     assert (environment["TUNER_RUN_ID"], environment["TUNER_LABEL"]) == ("run", "engine")
+
+
+CLEANS_UP = """
+import signal, sys, time
+from pathlib import Path
+
+def end(*_):
+    time.sleep(3)
+    Path(sys.argv[1], "cleaned").touch()
+    sys.exit()
+
+signal.signal(signal.SIGTERM, end)
+Path(sys.argv[1], "ready").touch()
+time.sleep(600)
+"""
+OWNER = """
+import sys, time
+from pathlib import Path
+from cluster import ProcessTree
+program, run_id, folder, grace = sys.argv[1:]
+argv, log = [sys.executable, "-c", program, folder], Path(folder, "log")
+grace_s = float(grace) if grace else None
+tree = ProcessTree.start(argv, log=log, run_id=run_id, label="t", orphan_grace_s=grace_s)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("grace", "cleaned"), [("", False), ("30", True)])
+def test_a_program_may_be_given_time_to_clean_up_after_its_owner_has_died(
+    grace: str, cleaned: bool, run_id: str, tmp_path: Path, until: Wait, vanishes: Wait
+) -> None:
+    argv = [sys.executable, "-c", OWNER, CLEANS_UP, run_id, str(tmp_path), grace]
+    with subprocess.Popen(argv) as owner:
+        try:
+            until((tmp_path / "ready").exists, "the program is ready")
+        finally:
+            owner.kill()
+    vanishes(run_id)
+    assert (tmp_path / "cleaned").exists() is cleaned

@@ -117,6 +117,36 @@ def test_never_has_more_in_flight_than_the_strategy_wants() -> None:
     assert isinstance(searcher.suggest("b"), dict)
 
 
+def test_another_trial_begins_only_while_there_is_room_beside_those_in_flight() -> None:
+    room = [False]
+    searcher = TuneSearcher.bind(
+        "test", random_search(trials=3, width=8), to_config, to_outcome, lambda: room[0]
+    )
+    first = searcher.suggest("a")
+    assert isinstance(first, dict), "one may always wait in Ray's hands"
+    assert searcher.suggest("b") is None
+    room[0] = True
+    assert isinstance(searcher.suggest("b"), dict)
+
+
+def test_a_proposal_that_cannot_be_carried_out_is_told_at_once() -> None:
+    told = Told()
+    strategy = random_search(trials=3, width=8)
+
+    def config(proposal: Proposal) -> dict[str, Any] | Outcome:
+        if proposal.number == 1:
+            return to_config(proposal)
+        told.append((proposal.number, "refused"))
+        return Outcome("failed", error="no node can hold it")
+
+    searcher = TuneSearcher.bind("test", strategy, config, to_outcome)
+    assert isinstance(searcher.suggest("a"), dict)
+    assert searcher.suggest("b") is None and told == [(0, "refused"), (2, "refused")]
+    (live,) = searcher.live.values()
+    searcher.on_trial_complete("a", {"x": live.parameters["x"], "objective": 1.0})
+    assert searcher.suggest("b") == TuneSearcher.FINISHED and searcher.fault is None
+
+
 def test_unknown_and_second_completions_are_ignored() -> None:
     told = Told()
     searcher = bind(random_search(), told)

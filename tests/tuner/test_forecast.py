@@ -178,9 +178,57 @@ def test_faults_are_said_where_they_are(
     assert said in found[path]
 
 
+def split_experiment(model: Path, **search: Any) -> Experiment:
+    shapes = {
+        "small": {"devices": 1},
+        "large": {"devices": 2, "args": {"tensor-parallel-size": 2}, "roles": ["decode"]},
+    }
+    searched = {"type": "pd_split", "devices": 4, "space": None} | search
+    return experiment(model, searched, type="disaggregated", shapes=shapes, load={"type": "fixed"})
+
+
+def test_a_search_for_a_split_is_told_of_every_instance_alone(model: Path, tmp_path: Path) -> None:
+    wanted = split_experiment(model)
+    found, said = played(wanted, tmp_path)
+    assert "simulated 3 points" in said
+    assert not found.notes
+    assert [dict(point) for point, _ in found.points] == [
+        {"prefill_instances": 1, "prefill_shape": "small"},
+        {"decode_instances": 1, "decode_shape": "small"},
+        {"decode_instances": 1, "decode_shape": "large"},
+    ]
+    prefill = found.of({"prefill_instances": 1, "prefill_shape": "small"})
+    decode = found.of({"decode_instances": 1, "decode_shape": "large"})
+    assert prefill is not None
+    assert decode is not None
+    assert prefill["output_tokens"] == prefill["requests"]
+    assert decode["output_tokens"] == 20 * decode["requests"]
+    strategy = found.tell(wanted.search.strategy())
+    assert strategy.trust() == 1.0
+    again, _ = played(wanted, tmp_path)
+    assert again.points == found.points
+
+
+def test_parameters_of_a_role_are_tuned_on_the_simulated_instance(
+    model: Path, tmp_path: Path
+) -> None:
+    space = {"decode.max-num-seqs": {"type": "enum", "values": [1, 2, 4, 8]}}
+    wanted = split_experiment(model, space=space, inner={"type": "grid"})
+    found, _ = played(wanted, tmp_path)
+    rates = {
+        point["decode.max-num-seqs"]: metrics["requests_per_s"]
+        for point, metrics in found.points
+        if point.get("decode_shape") == "small"
+    }
+    assert sorted(rates) == [1, 2, 4, 8]
+    assert rates[8] > rates[1]
+
+
 def test_who_has_no_use_for_it_is_told(model: Path) -> None:
     found = problems(model, {"type": "random", "trials": 3})
-    assert found == {"search.prior": "the search 'random' has no use for it; only auto does"}
+    assert found == {
+        "search.prior": "the search 'random' has no use for it; only auto and pd_split do"
+    }
     script = {"type": "script", "command": ["sleep", "1"], "port": 8123}
     found = problems(model, engine=script)
     assert list(found) == ["search.prior.simulator"]
@@ -193,7 +241,7 @@ def test_who_has_no_use_for_it_is_told(model: Path) -> None:
 def test_the_schema_knows_the_block() -> None:
     branches: list[Json] = schema()["properties"]["search"]["oneOf"]
     with_prior = [one["properties"]["type"]["const"] for one in branches if _has_prior(one)]
-    assert with_prior == ["auto"]
+    assert sorted(with_prior) == ["auto", "pd_split"]
 
 
 def _has_prior(branch: Mapping[str, Any]) -> bool:

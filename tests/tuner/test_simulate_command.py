@@ -126,6 +126,33 @@ def test_the_experiment_of_a_real_engine_is_simulated_with_a_latency_model(
     assert "trial.engine.latency.path" in capsys.readouterr().err
 
 
+def test_a_split_is_simulated_with_a_row_for_each_instance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, type="disaggregated")
+    said = ["--config", "prefill_instances=2", "--config", "decode_instances=3"]
+    random = "search={type: pd_split, devices: 5}"
+    found = simulate(file, *said, "--set", random, said=capsys)
+    assert {role: pool["instances"] for role, pool in found["simulation"]["pools"].items()} == {
+        "prefill": 2,
+        "decode": 3,
+    }
+    assert re.search(r"^prefill: +2 x \d+ sequences", found["said"], re.MULTILINE)
+    assert re.search(r"^decode: +3 x \d+ sequences", found["said"], re.MULTILINE)
+    folder = tmp_path / "results" / "played" / "simulation"
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    titles = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
+    names = {pid: title.split(" (")[0] for pid, title in titles.items()}
+    instances = ["prefill-1", "prefill-2", "decode-1", "decode-2", "decode-3"]
+    assert list(names.values()) == instances
+    phases = [(names[e["pid"]], e["name"]) for e in events if e["ph"] == "b"]
+    where = {name: {pid for pid, phase in phases if phase == name} for _, name in phases}
+    assert where["prefill"] == set(instances[:2])
+    assert where["decode"] == where["transfer and first token"] == set(instances[2:])
+    picture = (folder / "timeline.svg").read_text()
+    assert all(f"<!-- {name} -->" in picture for name in instances)
+
+
 def test_an_operating_point_is_searched_as_in_a_trial(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""A whole run whose engine is simulated, started as users of the original's simulation mode do."""
+"""Whole runs whose engine is simulated."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.optimizer import COLUMNS, World
-from tests.tuner.runs import assert_nothing_left, assert_nothing_measured_twice, ledger
+from tests.tuner.runs import Run, assert_nothing_left, assert_nothing_measured_twice, ledger
+from tuner.cli._options import configs
 
 pytestmark = pytest.mark.ray
 
 ANALYTIC = "trial.engine.latency={type: analytic, device: ascend-910b}"
+NO_NPU_HERE = "cluster={address: local, dashboard: false, resources: {CPU: 1, NPU: 4}}"
 SMALL = {"n_particles": 2, "iters": 2, "num_prompts": 24, "sample_size": 16}
 
 
@@ -50,5 +52,30 @@ def test_the_simulation_mode_searches_without_engine_tool_or_device(tmp_path: Pa
     point = json.loads((delivered / "operating_point.json").read_text())
     assert "simulated" in point
     assert "measured" not in point
+    assert_nothing_measured_twice(run.folder)
+    assert_nothing_left(run.folder)
+
+
+def test_the_shipped_search_for_a_split_needs_no_npu_and_delivers_what_to_start(
+    tmp_path: Path,
+) -> None:
+    run = Run(
+        *("run", configs() / "pd-simulated.yaml", "--json", "--set", f"storage={tmp_path}"),
+        *("--set", "trial.benchmark.requests=60", "--set", "search.mixed=false"),
+        *("--set", NO_NPU_HERE),
+        storage=tmp_path,
+        name="pd-simulated",
+        cwd=configs().parent,
+    )
+    assert run.wait(200) == 0, run.said()
+    assert run.result()["verdict"] == "satisfied"
+    items = ledger(run.folder)
+    assert {item["kind"] for item in items} == {"prefill", "decode", "candidate", "verification"}
+    assert {item["data"]["real_evaluation"] for item in items} == {False}
+    best = json.loads((run.folder / "best" / "parameters.json").read_text())
+    decode = (run.folder / "best" / "decode-1.sh").read_text()
+    assert decode.splitlines()[1].startswith("# Chosen by simulation")
+    assert "MooncakeConnectorV1" in decode
+    assert best["prefill_instances"] >= 1
     assert_nothing_measured_twice(run.folder)
     assert_nothing_left(run.folder)

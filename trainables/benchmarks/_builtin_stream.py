@@ -43,6 +43,7 @@ class Heard:
         gaps: Seconds between them.
         usage: ``(prompt, answer)`` in tokens, as the service counts; None: it has not told.
         ended: Whether the service has said that this is all.
+        closed: When it first said so with a choice.
     """
 
     first: float | None = None
@@ -51,6 +52,7 @@ class Heard:
     gaps: list[float] = field(default_factory=list)
     usage: tuple[int, int] | None = None
     ended: bool = False
+    closed: float | None = None
 
     def take(self, data: bytes, now: float) -> bool:
         """Take in one event that arrived at ``now``; whether it brought tokens.
@@ -73,6 +75,7 @@ class Heard:
         choice = choices[0]
         if choice.get("finish_reason"):
             self.ended = True
+            self.closed = now if self.closed is None else self.closed
         if not _brings_tokens(choice):
             return False
         if self.first is None:
@@ -81,6 +84,18 @@ class Heard:
             self.gaps.append(now - self.last)
         self.last = now
         self.chunks += 1
+        return True
+
+    def settle(self) -> bool:
+        """After the last event: whether tokens came that none of them showed, now taken in.
+
+        An answer that is nothing but a token without text (half of a character) looks like its
+        end; that there was one only the service's count tells.
+        """
+        if self.first is not None or self.closed is None or not (self.usage and self.usage[1]):
+            return False
+        self.first = self.last = self.closed
+        self.chunks = 1
         return True
 
     def _take_usage(self, usage: Any) -> None:
@@ -147,6 +162,8 @@ async def exchange(
         raise
     if not heard.ended:
         raise Refused("its answer ended before its end")
+    if heard.settle():
+        notice()
     if heard.first is None:
         raise Refused("an answer without tokens")
 

@@ -17,6 +17,7 @@ from trainables.engines._health_check import ErrorPatterns, ForeseenFailure, Hea
 from trainables.engines._options import EngineOptions
 from trainables.engines._service import Service, start_service
 from trainables.engines._substitution import split_arguments
+from trainables.engines._versions import package_versions
 
 __all__ = [
     "Deployment",
@@ -31,6 +32,7 @@ __all__ = [
     "engine_type",
     "engine_types",
     "make_engine",
+    "package_versions",
     "register_engine",
     "split_arguments",
     "start_service",

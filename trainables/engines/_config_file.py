@@ -90,6 +90,14 @@ class ConfigFile:
             finally:
                 self._restore(before)
 
+    def recover(self) -> list[str]:
+        """Put back the original that a killed run left behind; what was done, in words.
+
+        Raises ``StageError`` as :meth:`edited`.
+        """
+        with self._locked():
+            return self._recover()
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         lock = RunLock(self._folder)

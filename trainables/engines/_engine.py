@@ -97,6 +97,8 @@ class Engine(ABC):
         kills_itself: Whether it ends a failed start with SIGKILL, which is elsewhere a sign of the
             kernel's memory killer.
         stop_grace: Seconds between the request to end and the kill.
+        orphan_grace: The same once whoever started it has died; None where it needs no more than
+            other programs.
     """
 
     Options: ClassVar[type[EngineOptions]]
@@ -107,7 +109,8 @@ class Engine(ABC):
     completions_path: str | None = "/v1/completions"
     configurable: ClassVar[bool] = False
     kills_itself: ClassVar[bool] = False
-    stop_grace: ClassVar[float] = 10.0
+    stop_grace: float = 10.0
+    orphan_grace: float | None = None
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -126,6 +129,13 @@ class Engine(ABC):
         Not host, port, timeouts, and what only concerns logs.
         """
 
+    def address(self, deployment: Deployment) -> str:
+        """``http://host:port`` that clients use; empty where it is that of the deployment.
+
+        For engines whose program only watches over what serves elsewhere.
+        """
+        return ""
+
     def prepared(self, deployment: Deployment) -> AbstractContextManager[Sequence[str] | None]:
         """Entered before an instance starts, left after it ended, whichever way.
 
@@ -143,6 +153,11 @@ class Engine(ABC):
 
     def configured(self, paths: Iterable[str]) -> dict[str, Json]:
         """What its configuration file says now at these dotted paths; without those it has not."""
+        return {}
+
+    def serves(self) -> dict[str, Json]:
+        """What its own configuration says of what it serves: ``model`` (the folder on this node),
+        ``name`` and ``devices``, as far as it says so. Raises ``StageError``."""
         return {}
 
     def deliverables(self, deployment: Deployment) -> Mapping[str, str]:
@@ -209,6 +224,7 @@ _ENGINES: Registry[Engine] = Registry(
         "vllm": "trainables.engines._vllm",
         "vllm-ascend": "trainables.engines._vllm",
         "mindie": "trainables.engines._mindie",
+        "mindie-k8s": "trainables.engines._mindie_k8s",
         "script": "trainables.engines._script",
         "plugin": "trainables.engines._plugin",
         "simulated": "trainables.engines._simulated",

@@ -49,7 +49,7 @@ class Service:
         prefix: str,
         notes: Sequence[str] = (),
     ) -> None:
-        self.base_url = base_url(deployment)
+        self.base_url = engine.address(deployment) or base_url(deployment)
         self.served_name = deployment.served_name
         self.deployment = deployment
         self.log: Path = log.file
@@ -295,7 +295,7 @@ def _start(trial: TrialRun, engine: Engine, wanted: Deployment, prefix: str) -> 
         launch = engine.launch(deployment)
         notes = (*prepared, *launch.notes)
         log = EngineLog(trial.folder / f"{prefix}engine.log", launch.argv, notes)
-        tree = _spawn(trial, launch, log, stage)
+        tree = _spawn(trial, launch, log, stage, engine.orphan_grace)
         resources.callback(tree.stop, engine.stop_grace)
         return Service(engine, deployment, tree, log, resources.pop_all(), prefix, notes)
 
@@ -312,7 +312,9 @@ def _lease(port: int | None, stage: str) -> PortLease:
         ) from error
 
 
-def _spawn(trial: TrialRun, launch: Launch, log: EngineLog, stage: str) -> ProcessTree:
+def _spawn(
+    trial: TrialRun, launch: Launch, log: EngineLog, stage: str, orphan_grace: float | None
+) -> ProcessTree:
     label = f"{trial.label}-engine"
     environment = child_environment(trial.spec.run_id, label, launch.env)
     for name in launch.unset:
@@ -325,6 +327,7 @@ def _spawn(trial: TrialRun, launch: Launch, log: EngineLog, stage: str) -> Proce
             log=log.file,
             run_id=trial.spec.run_id,
             label=label,
+            orphan_grace_s=orphan_grace,
         )
     except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
         raise TrialFailure(

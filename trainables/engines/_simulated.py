@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     NonNegativeFloat,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -58,6 +59,26 @@ class HostOptions(BaseModel):
     delivery: NonNegativeFloat | None = None
 
 
+class LinkOptions(BaseModel):
+    """How KV caches get from prefill to decode instances, in disaggregated trials.
+
+    The defaults are a network of 100 Gbit/s, and a guess of what handshakes take.
+
+    Attributes:
+        bytes_per_s: Of one instance in each direction, all of its devices together; of each of its
+            data-parallel ranks, where there are several.
+        latency_s: Seconds of a transfer beside those of its bytes.
+        layerwise: Whether each layer is pushed as soon as it is computed; None: where the trial's
+            ``transfer`` does so.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bytes_per_s: PositiveFloat = 12.5e9
+    latency_s: NonNegativeFloat = 0.002
+    layerwise: bool | None = None
+
+
 def _bytes(value: object) -> object:
     return size(value) if isinstance(value, str) else value
 
@@ -87,7 +108,9 @@ class SimulatedOptions(BaseModel):
         num_blocks: The same in blocks.
         platform: Whose defaults count: ``gpu``, ``npu`` or ``cpu``; ``auto`` tells by the engine.
         host: Time of the host, over what the latency model knows.
-        route: How requests are shared out among data-parallel ranks.
+        route: How requests are shared out among data-parallel ranks, and among the instances of a
+            disaggregated trial.
+        link: How KV caches travel in a disaggregated trial.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -101,6 +124,7 @@ class SimulatedOptions(BaseModel):
     platform: Literal["auto", "gpu", "npu", "cpu"] = "auto"
     host: HostOptions = HostOptions()
     route: Literal["least_loaded", "round_robin"] = "least_loaded"
+    link: LinkOptions = LinkOptions()
 
     @model_validator(mode="after")
     def _one_size(self) -> SimulatedOptions:
@@ -172,7 +196,7 @@ class SimulatedEngine(Engine):
 
     def prepared(self, deployment: Deployment) -> NoReturn:
         """Whoever starts engines cannot start this one."""
-        said = "a simulated engine starts nothing; only serving trials play their load on it"
+        said = "a simulated engine starts nothing; serving and disaggregated trials play on it"
         raise StageError("input", said, f"name the engine itself: type: {self.options.of['type']}")
 
     def configuration(self, deployment: Deployment) -> str:
@@ -182,11 +206,7 @@ class SimulatedEngine(Engine):
         return self.of.configured(paths)
 
     def deliverables(self, deployment: Deployment) -> Mapping[str, str]:
-        texts = self.of.deliverables(deployment)
-        return {
-            name: text.replace("\n", f"\n{_UNMEASURED}\n", 1) if text.startswith("#!") else text
-            for name, text in texts.items()
-        }
+        return marked(self.of.deliverables(deployment))
 
     def identity(self) -> Json:
         """Never that of a real engine, so that no measurement is taken for another."""
@@ -200,6 +220,7 @@ class SimulatedEngine(Engine):
             "platform": options.platform,
             "host": options.host.model_dump(),
             "route": options.route,
+            "link": options.link.model_dump(),
         }
 
     def problems(self) -> list[tuple[str, str]]:
@@ -217,6 +238,14 @@ class SimulatedEngine(Engine):
     def versions(self) -> Mapping[str, str]:
         """None: nothing of it runs here."""
         return {}
+
+
+def marked(texts: Mapping[str, str]) -> dict[str, str]:
+    """Scripts that say that nothing was measured."""
+    return {
+        name: text.replace("\n", f"\n{_UNMEASURED}\n", 1) if text.startswith("#!") else text
+        for name, text in texts.items()
+    }
 
 
 def _checked(check: Any) -> list[tuple[str, str]]:

@@ -70,6 +70,7 @@ class ServedOptions(_Block):
         seed: Decides the requests and their arrivals; the same for all candidates.
     """
 
+    type: str
     model: PathText
     engine: dict[str, Any]
     benchmark: dict[str, Any] = {"type": "builtin"}

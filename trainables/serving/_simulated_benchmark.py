@@ -16,10 +16,10 @@ from trainables._trial import POLL_SECONDS, Json, Progress, TrialFailure, TrialR
 from trainables.benchmarks import Benchmark, BenchmarkResult, Load, Target, Window
 from trainables.engines._simulated import METHOD
 from trainables.latency import LatencyError
-from trainables.serving._simulated import Played, SimulatedService
 from trainables.serving._simulated_load import Play, play
+from trainables.serving._simulated_service import Played, SimulatedService
 from trainables.serving._simulated_windows import windows_of
-from trainables.simulation import Batch, LatencyModel, Simulated, simulate
+from trainables.simulation import Batch, LatencyModel, Simulated
 from trainables.simulation._metrics import measure
 
 _LOOKS = 64
@@ -34,30 +34,37 @@ class _Stopped(Exception):
 class _Stoppable(LatencyModel):
     """A latency model that ends a simulation when it is told to."""
 
-    def __init__(self, model: LatencyModel) -> None:
+    def __init__(self, model: LatencyModel, stop: threading.Event) -> None:
         self._model = model
-        self.stop = threading.Event()
+        self._stop = stop
 
     def seconds(self, batch: Batch) -> float:
-        if self.stop.is_set():
+        if self._stop.is_set():
             raise _Stopped
         return self._model.seconds(batch)
 
     def decode_seconds(self, batch: Batch, iterations: int) -> NDArray[np.float64]:
-        if self.stop.is_set():
+        if self._stop.is_set():
             raise _Stopped
         return self._model.decode_seconds(batch, iterations)
 
 
 class SimulatedBenchmark(Benchmark):
-    """Plays what another benchmark sends."""
+    """Plays what another benchmark sends.
+
+    Args:
+        prompts_only: Whether answers end after their first token.
+    """
 
     tells_windows = True
 
-    def __init__(self, benchmark: Benchmark, service: SimulatedService) -> None:
+    def __init__(
+        self, benchmark: Benchmark, service: SimulatedService, *, prompts_only: bool = False
+    ) -> None:
         super().__init__(benchmark.options)
         self._benchmark = benchmark
         self._service = service
+        self._prompts_only = prompts_only
         self._windows: dict[str, Sequence[Window]] = {}
 
     def run(
@@ -98,28 +105,30 @@ class SimulatedBenchmark(Benchmark):
         return self._benchmark.metric_names()
 
     def _shortened(self, what: Play) -> Play:
-        """Answers as long as the engine lets them become."""
-        most = self._service.understood.most_output
+        """Answers as long as they are let become."""
+        most = 1 if self._prompts_only else self._service.most_output
         if most is None or all(one.output_tokens <= most for one in what.load.requests):
             return what
         requests = [
             replace(one, output_tokens=min(one.output_tokens, most)) for one in what.load.requests
         ]
+        shorter = replace(what, load=replace(what.load, requests=requests))
+        if self._prompts_only:
+            return shorter
         note = f"answers end after {most} tokens (maxIterTimes)"
-        return replace(what, load=replace(what.load, requests=requests), notes=(*what.notes, note))
+        return replace(shorter, notes=(*what.notes, note))
 
     def _played(
         self, target: Target, load: Load, stage: str, seed: int
     ) -> Generator[Progress, None, tuple[Play, Simulated, float]]:
         """What is sent, what became of it, and the seconds that took, in a thread beside this one,
         which stays free to be told to stop."""
-        service = self._service
-        latency = _Stoppable(service.latency)
+        stop = threading.Event()
 
         def work() -> tuple[Play, Simulated, float]:
             begun = time.monotonic()
             what = self._shortened(play(self._benchmark, load, seed, target.model))
-            found = simulate(service.instances(latency), what.load, route=service.route)
+            found = self._service.simulate(what.load, lambda model: _Stoppable(model, stop))
             return what, found, time.monotonic() - begun
 
         with ThreadPoolExecutor(1, "simulation") as pool:
@@ -136,7 +145,7 @@ class SimulatedBenchmark(Benchmark):
             except LatencyError as error:
                 raise TrialFailure("input", stage, str(error)) from error
             finally:
-                latency.stop.set()
+                stop.set()
 
     def _account(self, played: Played, notes: Sequence[str], timeout: float) -> None:
         service, duration = self._service, played.metrics["duration_s"]

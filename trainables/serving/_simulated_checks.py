@@ -33,11 +33,22 @@ def simulation_problems(
     engine: SimulatedEngine, deployment: Deployment, device_memory: int | None, benchmark: Benchmark
 ) -> Problems:
     """Why a deployment, or the load of a benchmark on it, cannot be simulated."""
-    path = "trial.engine"
     try:
         understand(engine, deployment, device_memory)
-        path = "trial.benchmark"
-        play(benchmark, Load(), 0, deployment.model)
     except StageError as error:
-        return [(path, f"{error}. {error.suggestion}".strip(". "))]
+        return [("trial.engine", sentence(error))]
+    return load_problems(benchmark, deployment.model)
+
+
+def load_problems(benchmark: Benchmark, model: Path) -> Problems:
+    """Why the load of a benchmark cannot be simulated."""
+    try:
+        play(benchmark, Load(), 0, model)
+    except StageError as error:
+        return [("trial.benchmark", sentence(error))]
     return []
+
+
+def sentence(error: StageError) -> str:
+    """What is wrong, and what to do."""
+    return f"{error}. {error.suggestion}".strip(". ")

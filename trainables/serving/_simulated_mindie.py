@@ -20,7 +20,12 @@ from trainables.engines._substitution import is_void
 from trainables.latency import Served
 from trainables.serving._memory import MemoryPlan
 from trainables.serving._simulated_model import SimulatedModel
-from trainables.serving._simulated_settings import Understood, activation_bytes, kv_blocks
+from trainables.serving._simulated_settings import (
+    Understood,
+    activation_bytes,
+    kv_blocks,
+    kv_token_bytes,
+)
 from trainables.simulation import SchedulerSettings
 
 _GIB = 2**30
@@ -153,7 +158,8 @@ def _understood(
     )
     notes = tuple(_notes(schedule, instance, deploy, launch, mixed=mixed))
     most = max(1, wanted["maxIterTimes"])
-    return Understood(settings, served, data, blocks.source, True, most, notes)
+    moved = kv_token_bytes(model, plan)
+    return Understood(settings, served, data, blocks.source, True, most, notes, moved)
 
 
 def _given(instance: Mapping[str, Any], name: str, usual: int) -> int:

@@ -30,6 +30,7 @@ class Understood:
         fits: Whether one sequence of the longest permitted length fits into the KV cache.
         most_output: Tokens after which the engine ends an answer; None: as many as are asked for.
         notes: What is set and has no effect here.
+        kv_token_bytes: Of the keys and values of one token, in all ranks together; None: unknown.
     """
 
     settings: SchedulerSettings
@@ -39,6 +40,7 @@ class Understood:
     fits: bool = True
     most_output: int | None = None
     notes: tuple[str, ...] = ()
+    kv_token_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,13 @@ def kv_blocks(
     each = kv_bytes_per_token(shape, plan)
     source = "given in bytes" if plan.kv_bytes is not None else "estimated from the memory"
     return KvBlocks(found.tokens // plan.block_size, f"{source}, {each:.0f} bytes per token")
+
+
+def kv_token_bytes(model: SimulatedModel, plan: MemoryPlan) -> float | None:
+    """Bytes of one token's keys and values in all ranks together; None where the architecture is
+    not known."""
+    whole = replace(plan, tensor_parallel=1, pipeline_parallel=1)
+    return None if model.shape is None else kv_bytes_per_token(model.shape, whole)
 
 
 def activation_bytes(

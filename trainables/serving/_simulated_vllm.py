@@ -18,7 +18,12 @@ from trainables.latency import Served
 from trainables.serving._command_line import CommandLine
 from trainables.serving._memory import MemoryPlan
 from trainables.serving._simulated_model import SimulatedModel
-from trainables.serving._simulated_settings import Understood, activation_bytes, kv_blocks
+from trainables.serving._simulated_settings import (
+    Understood,
+    activation_bytes,
+    kv_blocks,
+    kv_token_bytes,
+)
 from trainables.serving._vllm_memory import SHORT, vllm_plan
 from trainables.simulation import SchedulerSettings
 
@@ -146,6 +151,7 @@ def _understood(
         blocks.source,
         fits,
         notes=tuple(_notes(line, launch.env)),
+        kv_token_bytes=kv_token_bytes(model, plan),
     )
 
 

@@ -1,6 +1,7 @@
 """A simulated run as a trace that Perfetto (ui.perfetto.dev) and chrome://tracing open.
 
-Instances are processes, their iterations slices, and each request a row with its phases. Format:
+Instances are processes, their iterations slices, and each request a row with its phases, of its
+prefill and of its decode instance where these are two. Format:
 Chrome's Trace Event Format, JSON object form, times in microseconds.
 """
 
@@ -100,29 +101,42 @@ def _groups(one: Iterations, *, merged: bool) -> Iterator[tuple[int, int]]:
 
 def _request(one: Served, pids: dict[str, int]) -> Iterator[dict[str, Any]]:
     """One request: the whole of it, and inside its phases."""
-    common = {
-        "cat": "request",
-        "id": one.request.number,
-        "pid": pids[one.instances[-1]] if one.instances else 0,
-        "tid": _REQUESTS,
-    }
     said = {
         "input_tokens": one.request.input_tokens,
         "output_tokens": one.request.output_tokens,
         "cached_tokens": one.cached_tokens,
         "preemptions": one.preemptions,
     }
-    phases = (
-        (f"request {one.request.number}", one.sent, one.end, said),
-        ("queued", one.sent, one.scheduled, None),
-        ("prefill", one.scheduled, one.first, None),
-        ("decode", one.first, one.end, None),
-    )
-    for name, begin, end, arguments in phases:
-        if end > begin:
-            opened = {"ph": "b", "name": name, "ts": _us(begin), **common}
-            yield opened if arguments is None else {**opened, "args": arguments}
-            yield {"ph": "e", "name": name, "ts": _us(end), **common}
+    for instance, phases in zip(one.instances, _rows(one), strict=True):
+        if instance not in pids:
+            continue
+        common = {
+            "cat": "request",
+            "id": one.request.number,
+            "pid": pids[instance],
+            "tid": _REQUESTS,
+        }
+        whole = (f"request {one.request.number}", phases[0][1], phases[-1][2])
+        for number, (name, begin, end) in enumerate([whole, *phases]):
+            if end > begin:
+                opened = {"ph": "b", "name": name, "ts": _us(begin), **common}
+                yield opened if number else {**opened, "args": said}
+                yield {"ph": "e", "name": name, "ts": _us(end), **common}
+
+
+def _rows(one: Served) -> list[list[tuple[str, float, float]]]:
+    """Phases of a request on each of its instances."""
+    queued = ("queued", one.sent, one.scheduled)
+    if one.prefilled is None:
+        return [[queued, ("prefill", one.scheduled, one.first), ("decode", one.first, one.end)]]
+    loaded = max(one.first, one.prefilled)
+    return [
+        [queued, ("prefill", one.scheduled, one.prefilled)],
+        [
+            ("transfer and first token", one.prefilled, loaded),
+            ("decode", loaded, one.end),
+        ],
+    ]
 
 
 def _us(seconds: float) -> float:

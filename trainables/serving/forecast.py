@@ -1,4 +1,4 @@
-"""What the trials of a serving experiment would measure, were their engine simulated.
+"""What the trials of an experiment would measure, were their engine simulated.
 
 Apart from the package, because trials need none of it.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from trainables._trial import Json, TrialFailure, TrialRun, TrialSpec
 from trainables._types import TrialType
 from trainables.engines._simulated import TYPE
-from trainables.serving._trial import ServingTrial
+from trainables.serving._served import ServedTrial
 
 __all__ = ["Twin"]
 
@@ -21,7 +21,7 @@ _UNKNOWN = frozenset({"startup_s"})
 
 
 class Twin:
-    """A serving experiment whose engine is simulated; all else, such as the load, is its own.
+    """An experiment whose engine is simulated; all else, such as the load, is its own.
 
     Args:
         trial: The experiment's, with its goal.
@@ -38,8 +38,8 @@ class Twin:
         simulator: Mapping[str, Json],
         example: Mapping[str, Json] | None = None,
     ) -> None:
-        if not isinstance(trial, ServingTrial):
-            raise ValueError("only the engine of serving trials can be simulated")
+        if not isinstance(trial, ServedTrial):
+            raise ValueError("trials of this type have no engine that could be simulated")
         options = trial.options
         if options.engine.get("type") == TYPE:
             raise ValueError("the engine of the trials is simulated already; leave it out")
@@ -52,7 +52,7 @@ class Twin:
             "early_rejection": rejects,
         }
         self._original = trial
-        self._trial = ServingTrial(options.model_copy(update=changes))
+        self._trial = type(trial)(options.model_copy(update=changes))
         self._trial.goal = trial.goal
 
     def problems(self) -> list[tuple[str, str]]:
@@ -75,12 +75,18 @@ class Twin:
         return self._trial.identity("candidate")
 
     def play(
-        self, parameters: Mapping[str, Json], folder: Path, *, goes_on: Callable[[], bool]
+        self,
+        parameters: Mapping[str, Json],
+        folder: Path,
+        *,
+        goes_on: Callable[[], bool],
+        kind: str = "baseline",
     ) -> Mapping[str, float] | None:
         """The metrics of a trial; empty where its engine would not start.
 
         Args:
             folder: Where a trial's files would lie.
+            kind: Of the trial; by default one that is not given up.
             goes_on: Asked between the runs of the trial; the answer False gives it up.
 
         Returns: None where it was given up.
@@ -88,9 +94,8 @@ class Twin:
         Raises:
             TrialFailure: It cannot be simulated.
         """
-        spec = TrialSpec(
-            "forecast", "forecast", str(folder), "serving", "baseline", parameters, 0, {}
-        )
+        sort = self._trial.options.type
+        spec = TrialSpec("forecast", "forecast", str(folder), sort, kind, parameters, 0, {})
         steps = self._trial.run(TrialRun(spec))
         try:
             while goes_on():

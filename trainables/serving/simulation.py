@@ -1,4 +1,4 @@
-"""One configuration of a serving experiment, simulated: numbers, a picture, a trace.
+"""One configuration of a serving or disaggregated experiment, simulated: numbers, picture, trace.
 
 Apart from the package, because it is for people who look at one run, not for searches.
 """
@@ -16,12 +16,12 @@ from trainables._program import StageError
 from trainables._trial import Json, Result, TrialFailure, TrialRun, TrialSpec
 from trainables._types import TrialType
 from trainables.engines._simulated import TYPE
-from trainables.serving._simulated import Played
+from trainables.serving._served import ServedTrial
+from trainables.serving._simulated_service import Played
 from trainables.serving._timeline import write_pictures
 from trainables.serving._trace import write_trace
-from trainables.serving._trial import ServingTrial
 
-__all__ = ["SimulationReport", "simulate_serving", "write_report"]
+__all__ = ["SimulationReport", "simulate_trial", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,29 @@ class SimulationReport:
         return float(simulation["virtual_s"] / max(simulation["wall_s"], 1e-9))
 
 
-def simulate_serving(
+def simulate_trial(
     trial: TrialType, parameters: Mapping[str, Json], folder: Path
 ) -> SimulationReport:
-    """Carry out one configuration of a serving experiment whose engine is simulated.
+    """Carry out one configuration of an experiment whose engine is simulated.
 
     Args:
-        parameters: Those of the configuration, placed as the experiment's positions say.
+        parameters: Those of the configuration.
         folder: Where a trial's files would lie; made.
 
     Raises:
         StageError: It is no such experiment, or the configuration cannot be simulated.
     """
-    if not isinstance(trial, ServingTrial) or trial.options.engine.get("type") != TYPE:
-        said = "only serving experiments whose engine is simulated can be played"
+    if not isinstance(trial, ServedTrial) or trial.options.engine.get("type") != TYPE:
+        said = "only experiments whose engine is simulated can be played"
         raise StageError("input", said, "say engine: {type: simulated, of: ..., latency: ...}")
     rejects = trial.options.early_rejection.model_copy(update={"windows": False})
     options = trial.options.model_copy(update={"final_repeats": 1, "early_rejection": rejects})
-    once = ServingTrial(options)
+    once = type(trial)(options)
     once.goal = trial.goal
     folder.mkdir(parents=True, exist_ok=True)
-    spec = TrialSpec("simulate", "simulate", str(folder), "serving", "baseline", parameters, 0, {})
+    spec = TrialSpec(
+        "simulate", "simulate", str(folder), options.type, "baseline", parameters, 0, {}
+    )
     try:
         result = _carried_out(once, TrialRun(spec))
     except TrialFailure as failure:
@@ -112,7 +114,7 @@ def write_report(
     return [*lines, f"picture:  {files[0]} (and .svg)"]
 
 
-def _carried_out(trial: ServingTrial, run: TrialRun) -> Result:
+def _carried_out(trial: ServedTrial, run: TrialRun) -> Result:
     steps = trial.run(run)
     while True:
         try:

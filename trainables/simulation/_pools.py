@@ -265,6 +265,7 @@ class _Run:
                 prompt.cached_tokens,
                 prompt.preemptions + rest.preemptions,
                 prompt.instances + rest.instances,
+                prompt.end,
             )
         )
 

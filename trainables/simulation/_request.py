@@ -60,6 +60,7 @@ class Served:
         cached_tokens: Of its prompt, found in the prefix cache when it was first scheduled.
         preemptions: How often it lost its KV cache and was computed again.
         instances: Names of the instances that computed it: one, or prefill and decode.
+        prefilled: When its prompt was computed, where another instance decoded; else None.
     """
 
     request: Request
@@ -71,6 +72,7 @@ class Served:
     cached_tokens: int = 0
     preemptions: int = 0
     instances: tuple[str, ...] = ()
+    prefilled: float | None = None
 
     @property
     def ttft(self) -> float:

@@ -11,12 +11,14 @@ from cluster import ClusterError, RunLockedError
 from tuner.cli import (
     _analyze,
     _auto_tune,
+    _cluster,
     _import,
     _inspect,
     _notify,
     _optimizer,
     _quantize,
     _replay,
+    _report,
     _run_commands,
     _simulate,
     _train,
@@ -33,12 +35,14 @@ _COMMANDS = (
     _auto_tune,
     _watch,
     _inspect,
+    _report,
     _notify,
     _analyze,
     _train,
     _simulate,
     _replay,
     _import,
+    _cluster,
 )
 _USAGE, _FAILED = 2, 1
 

@@ -82,7 +82,11 @@ def _optimizer(arguments: argparse.Namespace) -> int:
     for note in translation.notes:
         print(f"note: {note}", file=sys.stderr)
     experiment = check_optimizer(
-        document, configuration, arguments.engine, arguments.benchmark_policy
+        document,
+        configuration,
+        arguments.engine,
+        arguments.benchmark_policy,
+        disaggregated=arguments.pd == "disaggregation",
     )
     if arguments.dry_run:
         print_plan(experiment)
@@ -112,6 +116,8 @@ def _translated(arguments: argparse.Namespace) -> tuple[Configuration, Optimizer
     request = OptimizerRequest(
         engine=arguments.engine,
         benchmark=arguments.benchmark_policy,
+        disaggregated=arguments.pd == "disaggregation",
+        everywhere=arguments.deploy_policy == "multiple",
         native=arguments.native,
         search=arguments.search,
         backup=backup,

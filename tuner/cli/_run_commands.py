@@ -12,6 +12,7 @@ from rich.console import Console
 
 from searchers import Done
 from tuner.cli._options import add_experiment, add_json
+from tuner.cli._report import write_after_run
 from tuner.experiment import Experiment, format_duration, load_experiment
 
 
@@ -57,6 +58,7 @@ def carry_out(experiment: Experiment, *, resume: bool, as_json: bool) -> int:
     from tuner._run import Session
 
     result = Session(experiment, resume=resume).run()
+    write_after_run(experiment.storage)
     if as_json:
         print_result(result, Console(stderr=True, highlight=False))
         print(json.dumps(result.to_json(), ensure_ascii=False))
@@ -108,5 +110,8 @@ def _most(experiment: Experiment) -> int | None:
 
 def _resources(experiment: Experiment) -> str:
     cluster = experiment.cluster
-    parts = [f"{name} {amount:g}" for name, amount in cluster.resources.items()]
+    parts = [
+        f"{name} {amount}" if amount == "auto" else f"{name} {amount:g}"
+        for name, amount in cluster.resources.items()
+    ]
     return ", ".join(parts + [f"label {key}={value}" for key, value in cluster.labels.items()])

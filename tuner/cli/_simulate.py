@@ -1,4 +1,4 @@
-"""``simulate``: one configuration of a serving experiment on a virtual clock."""
+"""``simulate``: one configuration of an experiment on a virtual clock."""
 
 from __future__ import annotations
 
@@ -48,13 +48,14 @@ example:
 docs/simulation.md says what is simulated and how far it can be trusted."""
 _FAILED = 1
 _TYPE = "simulated"
+_SIMULATED = ("serving", "disaggregated")
 
 
 def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "simulate",
         help="one configuration on a virtual clock: numbers, picture, trace",
-        description="Play the load of a serving experiment on a simulated engine.",
+        description="Play the load of a serving or disaggregated experiment on simulated engines.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -64,7 +65,7 @@ def add_commands(commands: Any) -> None:
         nargs="?",
         type=Path,
         default=configs() / "simulated.yaml",
-        help="serving experiment (default: configs/simulated.yaml)",
+        help="serving or disaggregated experiment (default: configs/simulated.yaml)",
     )
     add(
         "--config",
@@ -87,7 +88,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from trainables.serving.simulation import simulate_serving, write_report
+    from trainables.serving.simulation import simulate_trial, write_report
 
     parameters = _parameters(arguments.config)
     experiment = check_experiment(_document(arguments))
@@ -98,7 +99,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
         _prepare(experiment)
         with tempfile.TemporaryDirectory(prefix="npu-tuner-") as work:
             chosen = {**_baseline(experiment), **parameters}
-            report = simulate_serving(experiment.trial, chosen, Path(work) / "trial")
+            report = simulate_trial(experiment.trial, chosen, Path(work) / "trial")
     except StageError as error:
         said = f"error: {error}. {error.suggestion}".strip(". ")
         Console(stderr=True, highlight=False).print(said, soft_wrap=True)
@@ -126,8 +127,9 @@ def _document(arguments: argparse.Namespace) -> Document:
     """The experiment with a simulated engine and the load that was asked for."""
     document = read_document(arguments.experiment)
     trial = document.data.get("trial")
-    if not isinstance(trial, dict) or trial.get("type") != "serving":
-        raise document.error([("trial.type", "only serving experiments can be simulated")])
+    if not isinstance(trial, dict) or trial.get("type") not in _SIMULATED:
+        said = f"only experiments with trials of {' and '.join(_SIMULATED)} can be simulated"
+        raise document.error([("trial.type", said)])
     if arguments.latency is not None:
         engine = trial.get("engine")
         simulated = engine if isinstance(engine, dict) and engine.get("type") == _TYPE else None
@@ -217,16 +219,11 @@ def _title(experiment: Experiment, report: SimulationReport) -> str:
 def _lines(experiment: Experiment, report: SimulationReport, elapsed: float) -> list[Any]:
     """What is printed: tables and lines."""
     simulation = report.data["simulation"]
-    settings = simulation["settings"]
-    blocks = settings["num_blocks"]
     lines: list[Any] = [_latency_table(report.metrics), _other_table(report.metrics)]
     for check, ok in _checks(experiment, report):
         lines.append(f"{check}: {'met' if ok else 'not met'}")
-    lines.append(
-        f"engine:   {simulation['instances']} x {settings['max_num_seqs']} sequences, "
-        f"{settings['max_num_batched_tokens']} tokens per iteration, {blocks} KV blocks of "
-        f"{settings['block_size']} tokens ({simulation['kv_blocks_from']})"
-    )
+    pools = simulation.get("pools", {"engine": simulation})
+    lines += [f"{f'{name}:':9} {_pool(pool)}" for name, pool in pools.items()]
     iterations = f"{simulation['iterations']:,} iterations"
     if simulation["extrapolated"] is not None:
         share = simulation["extrapolated"]
@@ -240,6 +237,15 @@ def _lines(experiment: Experiment, report: SimulationReport, elapsed: float) -> 
     if note := report.data.get("note"):
         lines.append(f"note:     {note}")
     return lines
+
+
+def _pool(pool: Mapping[str, Any]) -> str:
+    settings = pool["settings"]
+    return (
+        f"{pool['instances']} x {settings['max_num_seqs']} sequences, "
+        f"{settings['max_num_batched_tokens']} tokens per iteration, {settings['num_blocks']} KV "
+        f"blocks of {settings['block_size']} tokens ({pool['kv_blocks_from']})"
+    )
 
 
 def _checks(experiment: Experiment, report: SimulationReport) -> list[tuple[Any, bool]]:

@@ -99,18 +99,11 @@ def _note_crash(experiment: Experiment, said: str) -> None:
 def _notify(experiment: Experiment, said: str) -> None:
     """Tell everybody whom the experiment names that there will be no restart."""
     from tuner._store import now
-    from tuner.notify import Notice, Progress
-    from tuner.notify._channels import make_channels
-    from tuner.notify._courier import Courier
+    from tuner.notify import Notice, Progress, send_notice
 
-    if not experiment.notify:
-        return
-    courier = Courier(
-        make_channels(experiment.notify), lambda line: print(f"watch: {line}", file=sys.stderr)
-    )
     where = str(experiment.storage)
-    courier.post(Notice("crashed", experiment.name, now(), Progress(), message=said, where=where))
-    courier.close()
+    notice = Notice("crashed", experiment.name, now(), Progress(), message=said, where=where)
+    send_notice(experiment, notice, lambda line: print(f"watch: {line}", file=sys.stderr))
 
 
 def _seconds(text: str) -> float:

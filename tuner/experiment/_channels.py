@@ -134,6 +134,7 @@ class ChannelOptions(Block):
     Attributes:
         kinds: What is sent; by default all, over a fallback ``best``, ``crashed`` and ``done``.
         fallback: Used only for what no other channel has delivered.
+        trial_done_every: Of how many measured trials one is told with ``trial_done``, the last.
         language: Of the texts.
         timeout: Seconds a send may take, connecting included.
         retries: Repetitions of a send that failed for a reason that may pass.
@@ -145,6 +146,7 @@ class ChannelOptions(Block):
     kinds: Annotated[tuple[Kind, ...], AfterValidator(_some)] | None = None
     fallback: bool = False
     heartbeat: Heartbeat = Heartbeat()
+    trial_done_every: Annotated[int, Field(ge=1)] = 1
     language: Literal["en", "zh"] = "en"
     timeout: Annotated[Duration, Field(gt=0, le=60)] = 10.0
     retries: Annotated[int, Field(ge=0, le=5)] = 2

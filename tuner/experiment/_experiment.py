@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from cluster import write_atomic
-from searchers import Goal, Space, make_strategy, strategy_options, strategy_types
+from cluster import Placement, write_atomic
+from searchers import Goal, Proposal, Space, make_strategy, strategy_options, strategy_types
 from searchers import Strategy as SearchStrategy
 from trainables import TrialType, trial_type, trial_types
 from tuner.experiment._channels import ChannelOptions, read_channels
+from tuner.experiment._demand import Size, demand_problems, placement_of, sizes
 from tuner.experiment._document import Document, read_document, to_yaml
 from tuner.experiment._models import Budget, Cluster, Objective
 from tuner.experiment._prior import PriorOptions, prior_problems
@@ -78,6 +79,14 @@ class Experiment:
     views: tuple[Mapping[str, Any], ...] = ()
     notify: tuple[ChannelOptions, ...] = ()
 
+    def placement(self, parameters: Mapping[str, Any], kind: str) -> Placement:
+        """What such a trial occupies. Raises :class:`~tuner.experiment.SizeUnknown`."""
+        return placement_of(self.trial, self.cluster, parameters, kind)
+
+    def sizes(self, first: Iterable[Proposal]) -> list[Size]:
+        """Sizes that trials can have, smallest first; ``first`` are proposals known already."""
+        return sizes(self.trial, self.cluster, self.search.space, first)
+
     def save(self, file: Path) -> None:
         """Write the experiment so that loading it again gives the same run."""
         data = self.document.data | {"storage": str(self.storage.parent)}
@@ -109,7 +118,7 @@ def check_experiment(document: Document) -> Experiment:
     name = _name(data, problems)
     trial_class = _plugin(data, "trial", trial_types(), trial_type, problems)
     trial = _trial(data, trial_class, problems)
-    search = _search(data, trial_class, problems)
+    search = _search(data, trial_class, trial, problems)
     objective = _block(data, "objective", Objective, problems, required=True)
     budget = _block(data, "budget", Budget, problems)
     cluster = _block(data, "cluster", Cluster, problems)
@@ -128,6 +137,8 @@ def check_experiment(document: Document) -> Experiment:
         problems += _space_problems(search, trial)
         if search.prior is not None:
             problems += prior_problems(search.type, search.prior, trial, search.space)
+    if trial is not None and cluster is not None:
+        problems += demand_problems(trial, cluster, None if search is None else search.space)
     if trial is not None:
         problems += trial.problems()
         if objective is not None:
@@ -256,7 +267,10 @@ def _trial(
 
 
 def _search(
-    data: Mapping[str, Any], trial_class: type[TrialType] | None, problems: _Problems
+    data: Mapping[str, Any],
+    trial_class: type[TrialType] | None,
+    trial: TrialType | None,
+    problems: _Problems,
 ) -> Search | None:
     model = _plugin(data, "search", strategy_types(), strategy_options, problems)
     if model is None:
@@ -273,8 +287,10 @@ def _search(
     said, prior = rest.pop("prior", None), None
     if said is not None:
         prior = _validated("search.prior", said, PriorOptions, problems)
+    told = {} if trial is None else trial.search_options()
+    mine = {key: value for key, value in told.items() if key in model.model_fields}
     try:
-        options = model.model_validate(rest)
+        options = model.model_validate({**mine, **rest})
     except ValidationError as error:
         known = sorted(
             {*model.model_fields, *trial_keys, "type", "seed", "space", "known", "prior"}
@@ -286,8 +302,15 @@ def _search(
     try:
         make()
     except ValueError as error:
-        problems.append(("search", str(error)))
+        if not _untold(trial_class, trial):
+            problems.append(("search", str(error)))
     return Search(kind, make, space, earlier, prior, _with_candidates(kind, options))
+
+
+def _untold(trial_class: type[TrialType] | None, trial: TrialType | None) -> bool:
+    """Whether the trial's faults keep it from saying options that the search needs."""
+    says = trial_class is not None and trial_class.search_options is not TrialType.search_options
+    return trial is None and says
 
 
 def _with_candidates(kind: str, options: BaseModel) -> Callable[[int], SearchStrategy] | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import (
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Discriminator,
     Field,
@@ -223,30 +224,79 @@ class Budget(Block):
         return 0 if kind in ("input", "out_of_memory") and known != "may" else self.retries
 
 
+Amount = Annotated[
+    Annotated[Literal["auto"], Tag("auto")] | Annotated[float, Tag("number")],
+    Discriminator(lambda value: "auto" if value == "auto" else "number"),
+]
+
+
+def _folder_alone(value: object) -> object:
+    return {"folder": value} if isinstance(value, str) else value
+
+
+class LocalWeights(Block):
+    """Copies of models on the nodes' own disks; see :mod:`trainables._staging`.
+
+    Attributes:
+        folder: On every node, absolute; ours is a folder inside it.
+        copies: How many models are kept on a node; those not in use go first, the longest unused
+            first.
+        space: How much all copies on a node may take together, such as ``500GB``.
+        timeout: How long a trial may copy, or wait for another one that copies.
+    """
+
+    folder: Annotated[str, Field(pattern=r"^/.+")]
+    copies: PositiveInt = 3
+    space: ByteSize | None = None
+    timeout: Duration = 3600.0
+
+
 class Cluster(Block):
     """Where trials run.
 
     Attributes:
         address: ``local``: a private Ray, started and stopped with the run. ``auto``,
             ``host:port``, ``ray://host:port``: a running cluster.
-        resources: What one trial occupies: CPU, NPU, GPU, memory, custom tags.
+        resources: What one trial occupies: CPU, NPU, GPU, memory, custom tags. ``NPU: auto`` or
+            ``GPU: auto``: as many as the trial's parameters mean.
         labels: Node labels a trial asks for, as ``{npu: 910b}``.
+        wait: How long a trial waits that no node can hold any more, because nodes have left;
+            then it counts as lost, and is repeated like one.
+        exclude_after: Device errors in a row after which a node gets no more trials of this run;
+            null: never.
+        local_weights: Folder on the nodes' own disks where the model is copied to before it is
+            served, once for each node; by default it is read from where it lies.
         dashboard: Ray's dashboard for a local Ray; needs the ``dashboard`` extra.
         temp_dir: Folder of Ray's own logs and sockets for a local Ray.
     """
 
     address: str = "local"
-    resources: dict[str, float] = {"CPU": 1}
+    resources: dict[str, Amount] = {"CPU": 1}
     labels: dict[str, str] = {}
+    wait: Duration = 600.0
+    exclude_after: PositiveInt | None = 2
+    local_weights: Annotated[LocalWeights, BeforeValidator(_folder_alone)] | None = None
     dashboard: bool = True
     temp_dir: str | None = None
 
     @model_validator(mode="after")
     def _understandable(self) -> Cluster:
-        parse_bundle(self.resources, self.labels)
+        automatic = [name for name, amount in self.resources.items() if amount == "auto"]
+        if wrong := [name for name in automatic if name.upper() not in ("NPU", "GPU")]:
+            raise ValueError(f"resources.{wrong[0]}: only NPU or GPU may be auto; give a number")
+        if len(automatic) > 1:
+            raise ValueError("resources: a trial has NPUs or GPUs; only one of them may be auto")
+        self.bundle(1)
         return self
 
     @property
-    def bundle(self) -> Bundle:
-        """What one trial asks of its node."""
-        return parse_bundle(self.resources, self.labels)
+    def automatic(self) -> str | None:
+        """The resource whose amount each trial decides; None where all are given."""
+        return next((name for name, amount in self.resources.items() if amount == "auto"), None)
+
+    def bundle(self, devices: int = 0) -> Bundle:
+        """What one trial asks of its node, with ``devices`` where it is left to the trial."""
+        amounts = {
+            name: devices if amount == "auto" else amount for name, amount in self.resources.items()
+        }
+        return parse_bundle(amounts, self.labels)

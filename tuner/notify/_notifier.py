@@ -208,6 +208,8 @@ class Notifier:
             )
 
     def _trial_done(self, subject: Subject, proposal: Proposal, outcome: Outcome) -> None:
+        if not (due := self._hear_of_trials()):
+            return
         judgement = self._judged(proposal, outcome)
         derived = {} if judgement is None else judgement.derived
         metrics = self._named({**outcome.metrics, **derived})
@@ -216,7 +218,18 @@ class Notifier:
             satisfied = judgement.satisfied and "stopped" not in outcome.data
             subject = replace(subject, broken=broken, satisfied=satisfied)
         note = str(outcome.data.get("note", ""))
-        self._post("trial_done", subject=subject, metrics=metrics, message=note)
+        self._post("trial_done", to=due, subject=subject, metrics=metrics, message=note)
+
+    def _hear_of_trials(self) -> list[int]:
+        """The channels that hear of this measured trial; a fallback only where none else does."""
+        takers = [
+            (index, options.fallback)
+            for index, options in enumerate(self._experiment.notify)
+            if "trial_done" in options.takes
+        ]
+        heard = [index for index, fallback in takers if not fallback]
+        heard = heard or [index for index, _ in takers]
+        return [index for index in heard if self._pulses[index].measured()]
 
     def _failed(self, event: Event, outcome: Outcome) -> None:
         failure = outcome.data.get("failure") or {}

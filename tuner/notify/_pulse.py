@@ -1,4 +1,4 @@
-"""When the next heartbeat of a channel is due. Pure."""
+"""When a channel hears of a trial, and when its next heartbeat is due. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tuner.experiment import ChannelOptions
 
 
 class Pulse:
-    """Counts trials and time since the last heartbeat.
+    """Counts trials and time since the last heartbeat, and measured trials.
 
     Args:
         now: Monotonic seconds, as in all methods.
@@ -17,6 +17,13 @@ class Pulse:
         self._time = options.heartbeat.time
         self._since = now
         self._count = 0
+        self._every = options.trial_done_every
+        self._measured = 0
+
+    def measured(self) -> bool:
+        """A trial was measured; whether the channel hears of it."""
+        self._measured += 1
+        return self._measured % self._every == 0
 
     def finished(self, now: float) -> bool:
         """A trial has ended; whether that makes a heartbeat due."""

@@ -29,7 +29,7 @@ ALIASES: Mapping[str, tuple[str, Mapping[str, Json]]] = {
 }
 """Short names: the type they stand for, and its options."""
 
-_NOT_POINTS = ("binary_fallback", "standing_high", "standing_high_with_experience")
+_NOT_POINTS = ("binary_fallback", "pd_split", "standing_high", "standing_high_with_experience")
 _NAMED = re.compile(r"([\w.-]+)\s*(\{.*\})?", re.DOTALL)
 
 

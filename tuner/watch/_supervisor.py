@@ -12,8 +12,14 @@ from pathlib import Path
 from types import FrameType
 from uuid import uuid4
 
-from cluster import ProcessesRemainError, ProcessTree, sweep, write_atomic
-from cluster._locks import FileLock, read_holder
+from cluster import (
+    ProcessesRemainError,
+    ProcessTree,
+    RunLock,
+    RunLockedError,
+    sweep,
+    write_atomic,
+)
 from tuner._store import RunStore, now
 from tuner.watch._policy import RestartPolicy, ending
 
@@ -153,21 +159,17 @@ class Supervisor:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._folder / "watch.lock"
+        lock = RunLock(self._folder, file="watch.lock")
         try:
-            lock = FileLock(file)
-        except BlockingIOError:
-            raise WatchedError(
-                f"{self._folder} is watched already by {read_holder(file)}"
-            ) from None
+            lock.acquire()
+        except RunLockedError as error:
+            raise WatchedError(f"{self._folder} is watched already by {error.holder}") from None
         try:
-            lock.write_holder()
             write_atomic(self._pid_file, f"{os.getpid()}\n")
             yield
         finally:
             self._pid_file.unlink(missing_ok=True)
-            lock.close()
+            lock.release()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -129,6 +129,16 @@ def test_which_chunks_bring_tokens(choice: dict[str, Any], brings: bool) -> None
     assert heard.chunks == brings
 
 
+@pytest.mark.parametrize(("tokens", "first"), [(1, 2.0), (0, None)])
+def test_an_answer_of_half_a_character_came_with_its_end(tokens: int, first: float | None) -> None:
+    heard = Heard()
+    heard.take(b'{"choices": [{"text": "", "finish_reason": "length"}]}', 2.0)
+    usage = {"prompt_tokens": 5, "completion_tokens": tokens}
+    heard.take(json.dumps({"choices": [], "usage": usage}).encode(), 3.0)
+    assert heard.settle() == bool(tokens)
+    assert (heard.first, heard.chunks) == (first, tokens)
+
+
 @pytest.mark.parametrize("event", [b"{", b"[]", b'{"error": {"message": "no"}}'])
 def test_errors_in_an_answer(event: bytes) -> None:
     with pytest.raises(Refused):

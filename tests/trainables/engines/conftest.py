@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cluster import find_processes, sweep
+from tests.mindie_k8s import K8sWorld, k8s_world
 from trainables import TrialRun
 from trainables.engines import Engine, Service, start_service
 from trainables.engines.testing import drive, trial_in
@@ -118,3 +119,10 @@ def mindie(mindie_home: Path) -> Callable[..., dict[str, Any]]:
         return {"type": "mindie", "startup_timeout": 30, "env_vars": variables, **keys}
 
     return make
+
+
+@pytest.fixture
+def world(tmp_path: Path, model: Callable[..., Path]) -> Iterator[K8sWorld]:
+    """A cluster of Kubernetes, and MindIE's scripts for it."""
+    with k8s_world(tmp_path / "k8s", model()) as made:
+        yield made

@@ -69,6 +69,7 @@ class LinearSource(LatencySource):
 
 
 def write_config(folder: Path, **changes: Any) -> Path:
+    """A folder with nothing but the configuration of an 8B Llama."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(LLAMA_8B | changes))
     return folder
@@ -91,7 +92,7 @@ def trial_of(model: Path, *, limits: list[dict[str, Any]] | None = None, **chang
             "workload": {"type": "random", "input_tokens": 400, "output_tokens": 80},
         },
     } | changes
-    kind = trial_type("serving")
+    kind = trial_type(block["type"])
     trial = kind(kind.Options.model_validate(block))
     trial.goal = {
         "maximize": ["output_tokens_per_s"],
@@ -110,7 +111,7 @@ def carried_out(
 ) -> Result:
     folder.mkdir(parents=True, exist_ok=True)
     spec = TrialSpec(
-        *("run", "cafe", str(folder), "serving", kind, dict(parameters or {}), 0, {}),
+        *("run", "cafe", str(folder), trial.options.type, kind, dict(parameters or {}), 0, {}),
         context=context or {},
     )
     steps = trial.run(TrialRun(spec))

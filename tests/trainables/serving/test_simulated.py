@@ -28,7 +28,7 @@ from trainables.benchmarks import Load as BenchmarkLoad
 from trainables.benchmarks._summary import Goodput, RequestRecord, summarize
 from trainables.engines import Deployment, make_engine
 from trainables.serving._simulated_windows import windows_of
-from trainables.serving._timeline import timeline
+from trainables.serving._timeline_numbers import timeline
 from trainables.serving._trace import write_trace
 from trainables.simulation import Load, Refused, Request, Served, Simulated
 from trainables.simulation._metrics import measure

@@ -13,6 +13,7 @@ import pytest
 from tests.tuner.autotune.calls import experiment, prepared, search
 from tests.tuner.autotune.repo import VALUES, original_record, write_repo
 from tuner._store import RunStore
+from tuner.cli import main
 from tuner.compat.autotune import read_tune_results
 from tuner.experiment import ExperimentError
 
@@ -213,3 +214,18 @@ def test_after_a_finished_run_the_next_starts_from_its_best(tmp_path: Path) -> N
     again = prepared("--repo", str(repo))
     assert not again.resume
     assert again.document.data["search"]["start"]["MAX_MODEL_LEN"] == "2048"
+
+
+def test_a_results_file_that_a_run_cannot_read_is_said_plainly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo = write_repo(tmp_path / "repo")
+    assert main(["auto-tune", "--repo", str(repo), *gpu(), "--print-experiment"]) == 0
+    file = tmp_path / "experiment.yaml"
+    file.write_text(capsys.readouterr().out)
+    (repo / "tune_results.jsonl").mkdir()
+    assert main(["run", str(file), "--set", "cluster.dashboard=false"]) == 2
+    said = capsys.readouterr().err
+    assert "views[0].results" in said and "cannot be read: Is a directory" in said
+    assert "Traceback" not in said
+    assert "nothing was started" in said

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from tests.tuner.autotune.repo import flags, results, speeds, write_repo
+from tests.trainables.script.conftest import foreign_server
+from tests.tuner.autotune.repo import flags, free_port, results, speeds, write_repo
 from tests.tuner.notify.sinks import http_sink, smtp_sink
 from tests.tuner.runs import Run, assert_nothing_left
 
@@ -63,4 +65,30 @@ def test_a_run_among_crashes_hangs_and_a_taken_port(tmp_path: Path) -> None:
     assert {"start", "heartbeat", "trial_done", "timeout", "crashed", "done"} <= set(http.kinds)
     subjects = [str(message["Subject"]) for message in mail.received]
     assert len(subjects) == 2, subjects
+    assert_nothing_left(run.folder)
+
+
+@pytest.mark.ray
+def test_a_foreign_server_on_the_port_is_neither_measured_nor_ended(tmp_path: Path) -> None:
+    repo, port = write_repo(tmp_path), free_port()
+    with foreign_server(port) as asked:
+        call = flags(
+            repo,
+            *("--port", str(port), "--port_busy_retries", "1", "--port_busy_wait_s", "0.5"),
+            "--port_busy_kill",
+            values=("0.97", "0.98"),
+        )
+        environment = speeds(g97=100.0, g98=90.0)
+        run = Run(*call, storage=repo / "tune_runs", name="tune_results", environment=environment)
+        assert run.wait() not in (0, 2), run.said()
+        assert asked == []
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+    lines = results(repo)
+    assert {line["status"] for line in lines} == {"failed"}
+    assert all(f"port {port} is taken by process {os.getpid()}" in line["reason"] for line in lines)
+    # No server of ours was started beside it, and nothing was evaluated.
+    assert not (repo / "starts.log").exists()
+    assert not (repo / "evaluations.log").exists()
+    assert not (repo / "best_params.json").exists()
     assert_nothing_left(run.folder)

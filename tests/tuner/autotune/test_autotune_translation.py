@@ -226,12 +226,24 @@ def test_a_generic_webhook_and_mail_alone(tmp_path: Path) -> None:
     (channel,) = data["notify"]
     assert channel["type"] == "webhook" and "trial_done" in channel["kinds"]
     assert "heartbeat" not in channel and "heartbeat" not in channel["kinds"]
+    assert "trial_done_every" not in channel
     mail = ("--smtp_host", "127.0.0.1", "--smtp_port", "2525", "--smtp_to", "you@example.com")
     (channel,) = translated(tmp_path, *mail, "--smtp_no_starttls")["notify"]
     assert channel["kinds"] == ["best", "crashed", "done"] and "fallback" not in channel
     repo = write_repo(tmp_path / "repo")
     (checked,) = experiment(repo, *mail, "--smtp_no_starttls").notify
     assert (checked.secret_of("url") or "").startswith("mailto://example.com:2525?smtp=127.0.0.1")
+
+
+def test_every_nth_trial_is_told_where_trials_are(tmp_path: Path) -> None:
+    every = ("--notify_trial_done", "--notify_trial_done_every", "4")
+    webhook = ("--webhook_url", "https://example.com/x")
+    mail = ("--smtp_host", "127.0.0.1", "--smtp_to", "you@example.com")
+    first, fallback = translated(tmp_path, *every, *webhook, *mail)["notify"]
+    assert first["trial_done_every"] == 4
+    assert "trial_done_every" not in fallback
+    (alone,) = translated(tmp_path, *every, *mail, "--email_kinds", "trial_done,done")["notify"]
+    assert alone["trial_done_every"] == 4
 
 
 def test_the_printed_experiment_is_one_that_run_accepts(

@@ -94,6 +94,19 @@ def test_a_measured_trial_and_a_new_best(told: Told) -> None:
     assert "trials: 4 of 9, 1 reused" in last["text"]
 
 
+def test_every_nth_trial_and_all_that_is_more_than_a_trial(
+    tmp_path: Path, sink: HttpSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SINK", sink.url)
+    told = Told(tmp_path, sink, trial_done_every=3)
+    for number in range(1, 8):
+        told.measured(number, -float(number))
+    told.failed(8, "timeout")
+    assert told.kinds() == ["best", "trial_done", "trial_done", "timeout"]
+    trials = [each["json"] for each in sink.received if each["json"]["kind"] == "trial_done"]
+    assert [trial["subject"]["number"] for trial in trials] == [3, 6]
+
+
 @pytest.mark.parametrize(
     ("sort", "kind"),
     [("timeout", "timeout"), ("startup", "crashed"), ("out_of_memory", "crashed"),

@@ -28,7 +28,8 @@ def notify_list(
     if settings["webhook_url"]:
         secrets[WEBHOOK] = settings["webhook_url"]
         channel = _webhook(settings, secrets)
-        channels.append(_with(channel, _kinds(settings, heartbeat), heartbeat))
+        channel = _with(channel, _kinds(settings, heartbeat), heartbeat)
+        channels.append(channel | _every(settings, channel))
     kinds = _email_kinds(settings, problems)
     if settings["smtp_host"] and settings["smtp_to"]:
         secrets[MAIL] = _address(settings)
@@ -36,8 +37,14 @@ def notify_list(
         if channels:
             channels.append({**mail, "kinds": kinds, "fallback": True})
         else:
-            channels.append(_with(mail, kinds, heartbeat if "heartbeat" in kinds else {}))
+            mail = _with(mail, kinds, heartbeat if "heartbeat" in kinds else {})
+            channels.append(mail | _every(settings, mail))
     return channels, secrets
+
+
+def _every(settings: Settings, channel: dict[str, Any]) -> dict[str, int]:
+    every: int = settings["notify_trial_done_every"]
+    return {"trial_done_every": every} if every > 1 and "trial_done" in channel["kinds"] else {}
 
 
 def _heartbeat(settings: Settings) -> dict[str, Any]:

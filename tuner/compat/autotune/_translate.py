@@ -164,9 +164,6 @@ class Translator:
                 f"{place}: what a dead run left behind is ended anyway, known by its run id; a "
                 "server of anybody else on the port is waited for, never ended"
             )
-        if settings["notify_trial_done_every"] > 1:
-            place = settings.place("notify_trial_done_every")
-            yield f"{place}: every finished trial is told; heartbeat_trials tells of every n-th"
 
 
 def run_name(settings: Settings) -> str:

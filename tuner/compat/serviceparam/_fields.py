@@ -12,6 +12,8 @@ from tuner.compat.serviceparam._field import DERIVED, Scalar, TargetField
 from tuner.compat.serviceparam._parameters import Entry, Remarks, parameter, targets
 
 ENV = "env"
+CONTROLLER = "ms_controller."
+"""Before what is an entry of MindIE's ms_controller.json, which the original knows by its name."""
 _DISAGGREGATED = "default"
 _ENDS = ("low", "high")
 _CIRCLE = "is derived from itself"
@@ -70,13 +72,23 @@ class Translated:
     load: dict[str, LoadField] = field(default_factory=dict)
 
 
+def file_entry(position: str) -> str:
+    """The position of our own for one that the settings name."""
+    return f"{CONTROLLER}{position}" if position.startswith(_DISAGGREGATED) else position
+
+
 def entries(table: str, fields: Sequence[TargetField]) -> list[Entry]:
     """The fields of a table with their places."""
     return [Entry(f"{table}.target_field[{index}]", one) for index, one in enumerate(fields)]
 
 
-def translate_fields(given: Sequence[Entry], today: Today, remarks: Remarks) -> Translated:
-    """Translate fields; the baseline is what they are ``today``."""
+def translate_fields(
+    given: Sequence[Entry], today: Today, remarks: Remarks, *, disaggregated: bool = False
+) -> Translated:
+    """Translate fields; the baseline is what they are ``today``.
+
+    ``disaggregated``: whether there is a controller that is told a ratio of prefill to decode.
+    """
     found = Translated(columns=[entry.name for entry in given])
     _check(given, remarks)
     by_name = {entry.name: entry for entry in given}
@@ -88,7 +100,7 @@ def translate_fields(given: Sequence[Entry], today: Today, remarks: Remarks) -> 
             continue
         made = _completed(made, entry, by_name, found, remarks)
         found.space[entry.name] = made
-        found.positions[entry.name] = _position(entry, remarks)
+        found.positions[entry.name] = _position(entry, disaggregated, remarks)
         _add_baseline(entry, made, found, today, remarks)
     for load, one in found.load.items():
         found.positions[one.name] = load
@@ -199,14 +211,17 @@ def _completed(
     return made
 
 
-def _position(entry: Entry, remarks: Remarks) -> str:
+def _position(entry: Entry, disaggregated: bool, remarks: Remarks) -> str:
     where = entry.field.config_position
     if (load := entry.field.load) is not None:
         return load
     if where == ENV or "." in where:
         return where
+    if where.startswith(_DISAGGREGATED) and disaggregated:
+        return file_entry(where)
     if where.startswith(_DISAGGREGATED):
-        said = "the ratio of prefill to decode instances is not searched yet; remove the field"
+        said = "the ratio of prefill to decode instances is for MindIE with --pd disaggregation"
+        said += "; add the flag, or remove the field"
     else:
         said = "is env, or a path in the engine's configuration file such as BackendConfig.a.b"
     remarks.problem(f"{entry.path}.config_position", said)
@@ -222,7 +237,7 @@ def _add_baseline(
 ) -> None:
     where = entry.field.config_position
     if where != ENV:
-        value = today.entries.get(where)
+        value = today.entries.get(file_entry(where))
     elif made["type"] in DERIVED:
         value = _derived_baseline(made, entry, found.baseline)
     else:

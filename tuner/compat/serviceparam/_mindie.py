@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from searchers import Json
@@ -10,7 +10,7 @@ from trainables import StageError
 from trainables.engines import Engine, make_engine
 from tuner.compat.serviceparam._config import MINDIE_CONFIG, Settings
 from tuner.compat.serviceparam._engines import Served, watched
-from tuner.compat.serviceparam._fields import ENV
+from tuner.compat.serviceparam._fields import ENV, file_entry
 from tuner.compat.serviceparam._parameters import Entry, Remarks
 
 _INSTALL_VARIABLE = "MIES_INSTALL_PATH"
@@ -22,49 +22,67 @@ _PLACE = "mindie.config_path"
 
 
 class Installed:
-    """The configuration that MindIE is installed with; empty after a problem, which is said."""
+    """The configuration that MindIE is installed with; empty after a problem, which is said.
+
+    Attributes:
+        block: The engine's block.
+        name: What the configuration is called in messages.
+        engine: Its adapter; None once it was found that the configuration cannot be read.
+    """
 
     def __init__(
-        self, settings: Settings, environment: Mapping[str, str], remarks: Remarks
+        self, block: Mapping[str, Json], name: str, place: str, hint: str, remarks: Remarks
     ) -> None:
-        self.file = _file(settings, environment)
+        self.block, self.name = dict(block), name
+        self.engine: Engine | None = make_engine(block)
+        self._place, self._hint = place, hint
         self._remarks = remarks
-        self._engine: Engine | None = make_engine({"type": "mindie", "config_path": str(self.file)})
-
-    @property
-    def readable(self) -> bool:
-        """False once it was found that it cannot be read."""
-        return self._engine is not None
 
     def values(self, paths: Sequence[str]) -> dict[str, Json]:
         """What it says at dotted paths, without those it has not."""
+        return self.asked(lambda engine: engine.configured(paths))
+
+    def asked(self, question: Callable[[Engine], dict[str, Json]]) -> dict[str, Json]:
+        """What the adapter answers; empty where it cannot read the configuration."""
         try:
-            return {} if self._engine is None else self._engine.configured(paths)
+            return {} if self.engine is None else question(self.engine)
         except StageError as error:
-            said = f"{error}; name MindIE's config.json, or set {_INSTALL_VARIABLE}"
-            self._remarks.problem(_PLACE, said)
-            self._engine = None
+            self._remarks.problem(self._place, f"{error}; {self._hint}")
+            self.engine = None
             return {}
 
     def tuned(self, given: Sequence[Entry]) -> dict[str, Json]:
-        """The values in use today of the fields that are entries of the file, by path."""
-        paths = [entry.field.config_position for entry in given]
+        """The values in use today of the fields that are entries of its files, by path."""
+        paths = [file_entry(entry.field.config_position) for entry in given]
         found = self.values([path for path in paths if path != ENV and "." in path])
         return {
             path: value for path, value in found.items() if isinstance(value, str | int | float)
         }
 
+    def served_model(self, model: Json, said: str) -> str:
+        """``model`` where it is a path; else a problem, unless there is one already."""
+        if isinstance(model, str) and model:
+            return model
+        if self.engine is not None:
+            self._remarks.problem(self._place, said)
+        return ""
+
+
+def installed_mindie(
+    settings: Settings, environment: Mapping[str, str], remarks: Remarks
+) -> Installed:
+    """The MindIE of this machine."""
+    file = str(_file(settings, environment))
+    hint = f"name MindIE's config.json, or set {_INSTALL_VARIABLE}"
+    return Installed({"type": "mindie", "config_path": file}, file, _PLACE, hint, remarks)
+
 
 def mindie_engine(settings: Settings, installed: Installed, remarks: Remarks) -> Served:
     """MindIE with the configuration file that it has; model and devices are read from that."""
-    block: dict[str, Json] = {"type": "mindie", "config_path": str(installed.file)}
-    block |= watched(settings)
+    block: dict[str, Json] = installed.block | watched(settings)
     found = installed.values([_WEIGHTS, _NAME, _WORLD, _DEVICES, _HTTPS])
-    model = found.get(_WEIGHTS)
-    if not isinstance(model, str) or not model:
-        if installed.readable:
-            remarks.problem(_PLACE, f"{installed.file} names no model: {_WEIGHTS}")
-        model = ""
+    said = f"{installed.name} names no model: {_WEIGHTS}"
+    model = installed.served_model(found.get(_WEIGHTS), said)
     if isinstance(name := found.get(_NAME), str) and name:
         block["served_model_name"] = name
     if found.get(_HTTPS) is True:

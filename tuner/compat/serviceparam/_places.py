@@ -9,9 +9,13 @@ from tuner.compat.serviceparam._reading import Configuration
 from tuner.experiment import Document, Experiment, ExperimentError, check_experiment
 
 
-def _places(engine: str, benchmark: str) -> Iterator[tuple[str, str]]:
+def _places(engine: str, benchmark: str, disaggregated: bool) -> Iterator[tuple[str, str]]:
     """Beginnings of our paths with those of the settings, the longest first."""
+    kubernetes = "kubectl.kubectl_default_path"
     model = "vllm.command.model" if engine == "vllm" else "mindie.config_path"
+    if disaggregated:
+        model = kubernetes
+        yield "trial.engine.folder", kubernetes
     yield "trial.model", model
     yield "trial.engine.command", f"--{engine}"
     yield "trial.engine.args", f"{engine}.command.others"
@@ -31,7 +35,12 @@ def _places(engine: str, benchmark: str) -> Iterator[tuple[str, str]]:
 
 
 def check_optimizer(
-    document: Document, configuration: Configuration, engine: str, benchmark: str
+    document: Document,
+    configuration: Configuration,
+    engine: str,
+    benchmark: str,
+    *,
+    disaggregated: bool = False,
 ) -> Experiment:
     """The experiment of translated settings.
 
@@ -42,7 +51,7 @@ def check_optimizer(
     try:
         return check_experiment(document)
     except ExperimentError as error:
-        places = list(_places(engine, benchmark))
+        places = list(_places(engine, benchmark, disaggregated))
         found: Problems = [
             (_placed(each.path, places), f"{each.message}") for each in error.problems
         ]

@@ -15,11 +15,20 @@ LOG_VARIABLE = "MODELEVALSTATE_LEVEL"
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
+_NO_SPLIT = (
+    "the settings of vllm cannot say how many instances there are and how they pass KV caches, and "
+    "the original ignores the flag; take what --print-experiment prints without it, make it an "
+    "experiment with trial.type: disaggregated and search.type: pd_split, and start that with run"
+)
+
+
 @dataclass(frozen=True)
 class OptimizerRequest:
     """Everything but the settings.
 
     Attributes:
+        disaggregated: Prefill and decode apart.
+        everywhere: Trials on all nodes of the Ray cluster that this machine belongs to.
         native: Search the load inside each trial, and maximise throughput within the SLO.
         search: Type of the strategy; None: the one that fits ``native``.
         backup: Keep a copy of what each trial leaves.
@@ -30,6 +39,8 @@ class OptimizerRequest:
 
     engine: str = "mindie"
     benchmark: str = "ais_bench"
+    disaggregated: bool = False
+    everywhere: bool = False
     native: bool = False
     search: str | None = None
     backup: bool = False
@@ -49,14 +60,11 @@ def request_problems(engine: str, benchmark: str, deploy_policy: str, pd: str) -
         if value not in known:
             said = f"unknown {value!r}; there are {', '.join(known)}"
             problems.append((flag, said))
-    if deploy_policy == "multiple":
-        said = "one engine over several machines is not available yet; start it with -d single"
-        problems.append(
-            ("--deploy_policy", f"{said}, and --set cluster.address=... for trials on all of them")
-        )
-    if pd == "disaggregation":
-        said = "prefill and decode apart are not searched yet; start it with --pd competition"
-        problems.append(("--pd", said))
+    if pd == "disaggregation" and engine == "vllm":
+        problems.append(("--pd", _NO_SPLIT))
+    if pd == "disaggregation" and deploy_policy == "multiple":
+        said = "the scripts of Kubernetes deploy on the node they lie on; start it with -d single"
+        problems.append(("--deploy_policy", said))
     return problems
 
 

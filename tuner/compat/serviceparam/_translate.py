@@ -14,8 +14,9 @@ from tuner.compat.serviceparam._benchmarks import ais_bench, counted_latencies, 
 from tuner.compat.serviceparam._config import AisBench, VllmBenchmark
 from tuner.compat.serviceparam._engines import Served, vllm_engine
 from tuner.compat.serviceparam._fields import Today, Translated, entries, translate_fields
+from tuner.compat.serviceparam._kubernetes import installed_scripts, kubernetes_engine
 from tuner.compat.serviceparam._loads import load_block, operating_point, refinement
-from tuner.compat.serviceparam._mindie import Installed, mindie_engine
+from tuner.compat.serviceparam._mindie import Installed, installed_mindie, mindie_engine
 from tuner.compat.serviceparam._parameters import Remarks
 from tuner.compat.serviceparam._reading import Configuration
 from tuner.compat.serviceparam._request import OptimizerRequest
@@ -31,6 +32,7 @@ _VLLM_PROGRAM = "vllm.entrypoints.cli.main"
 """The module of ``vllm``, for an interpreter."""
 _CLASSES = {
     "mindie": "Simulator",
+    "kubectl": "DisaggregationSimulator",
     "vllm": "VllmSimulator",
     "ais_bench": "AisBench",
     "vllm_benchmark": "VllmBenchMark",
@@ -39,6 +41,13 @@ _CLASSES = {
 _DELIVERED = (
     "what is delivered is the best that keeps all limits, found by the search; the original "
     "chooses among the baseline and refined points, and shipped penalties make it the baseline"
+)
+
+
+_EVERYWHERE = (
+    "each engine is on one node, and several trials run at once on all nodes of the Ray cluster "
+    "(python -m tuner cluster start, and join on the others); no engine spans several machines, "
+    "and the original ignores the flag"
 )
 
 
@@ -74,8 +83,10 @@ class _Translator:
         self._remarks = Remarks(notes=list(configuration.notes))
         self._output = _below(request.cwd, self._settings.output)
         self._installed: Installed | None = None
-        if request.engine == "mindie":
-            self._installed = Installed(self._settings, request.environment, self._remarks)
+        if request.disaggregated:
+            self._installed = installed_scripts(self._settings, request.cwd, self._remarks)
+        elif request.engine == "mindie":
+            self._installed = installed_mindie(self._settings, request.environment, self._remarks)
 
     def translation(self) -> OptimizerTranslation:
         request, remarks = self._request, self._remarks
@@ -92,8 +103,8 @@ class _Translator:
             load = load_block(self._settings, fields, benchmark, remarks)
             refined = refinement(self._settings, fields, limits, remarks)
         if self._settings.service == "slave":
-            said = "no machine is started as a slave; start the optimizer on the master only"
-            remarks.problem("service", said)
+            said = "no machine is started as a slave; start the optimizer on the master only, and "
+            remarks.problem("service", f"{said}here `python -m tuner cluster join`")
         fitness, search = self._fitness(latencies), self._search(fields)
         data: dict[str, Any] = {
             "name": NAME,
@@ -101,12 +112,16 @@ class _Translator:
             "search": search,
             "objective": self._objective(fitness, limits),
             "budget": self._budget(search, served),
-            "cluster": {"resources": self._resources(served)},
+            "cluster": self._cluster(served),
             "storage": str(self._output),
             "views": [self._view(fields, fitness, benchmark, load)],
         }
         remarks.notes += unused(
-            self._configuration, request.engine, request.benchmark, refined="refine" in refined
+            self._configuration,
+            request.engine,
+            request.benchmark,
+            refined="refine" in refined,
+            disaggregated=request.disaggregated,
         )
         return OptimizerTranslation(
             data, tuple(dict.fromkeys(remarks.notes)), remarks.problems, self._store
@@ -129,13 +144,13 @@ class _Translator:
 
     def _fields(self) -> Translated:
         request, settings = self._request, self._settings
-        engine = settings.vllm if self._installed is None else settings.mindie
+        engine = settings.mindie if request.engine == "mindie" else settings.vllm
         given = entries(request.engine, engine.target_field)
         given += entries(request.benchmark, self._tool().target_field)
         today = Today()
         if self._installed is not None:
             today = Today(request.environment, self._installed.tuned(given))
-        return translate_fields(given, today, self._remarks)
+        return translate_fields(given, today, self._remarks, disaggregated=request.disaggregated)
 
     def _benchmark(self) -> dict[str, Json]:
         request, command = self._request, self._request.tools.ais_bench
@@ -149,6 +164,8 @@ class _Translator:
 
     def _engine(self, fields: Translated) -> Served:
         request = self._request
+        if request.disaggregated:
+            return kubernetes_engine(self._settings, self._installed, self._remarks)
         if self._installed is not None:
             return mindie_engine(self._settings, self._installed, self._remarks)
         kind = "vllm-ascend" if request.device == "npu" else "vllm"
@@ -276,7 +293,15 @@ class _Translator:
         errors = served.block.get("health_check", {})
         retryable = any("retryable_patterns" in errors.get(whose, {}) for whose in _WATCHED)
         retried = {"retries": _RETRIES} if retryable else {}
-        return ({} if ends else {"trials": self._trials}) | retried
+        one = {"concurrent": 1} if self._request.disaggregated else {}
+        return ({} if ends else {"trials": self._trials}) | retried | one
+
+    def _cluster(self, served: Served) -> dict[str, Any]:
+        resources = {"resources": self._resources(served)}
+        if not self._request.everywhere:
+            return resources
+        self._remarks.note("--deploy_policy", _EVERYWHERE)
+        return {"address": "auto", **resources}
 
     def _resources(self, served: Served) -> dict[str, int]:
         if self._request.device == "cpu":
@@ -307,7 +332,8 @@ class _Translator:
         view["fitness"] = fitness
         if self._request.backup:
             view["backup"] = True
-            view["classes"] = [_CLASSES[self._request.engine], _CLASSES[self._request.benchmark]]
+            engine = "kubectl" if self._request.disaggregated else self._request.engine
+            view["classes"] = [_CLASSES[engine], _CLASSES[self._request.benchmark]]
         return view
 
 

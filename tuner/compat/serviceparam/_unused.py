@@ -30,6 +30,17 @@ _OF_ENGINE: tuple[tuple[str, str], ...] = (
     ("output", "outputs lie in the run's folder"),
     ("config_bak_path", "the file is edited in a way that survives a crash, without this copy"),
 )
+_OF_KUBECTL = (
+    "kubectl_single_path",
+    "config_single_path",
+    "config_single_pd_path",
+    "config_single_pd_bak_path",
+    "config_single_bak_path",
+    "delete_path",
+    "work_path",
+    "command",
+    "target_field",
+)
 _OF_BENCHMARK: tuple[tuple[str, str], ...] = (
     ("process_name", _KILLED),
     ("work_path", "the tool works in the trial's folder; give absolute paths"),
@@ -45,10 +56,19 @@ _OF_BENCHMARK: tuple[tuple[str, str], ...] = (
 
 
 def unused(
-    configuration: Configuration, engine: str, benchmark: str, *, refined: bool
+    configuration: Configuration,
+    engine: str,
+    benchmark: str,
+    *,
+    refined: bool,
+    disaggregated: bool,
 ) -> Iterator[str]:
-    """A line for each option that was written and does nothing; ``refined``: whether the load of
-    the best is searched after the search."""
+    """A line for each option that was written and does nothing.
+
+    Args:
+        refined: Whether the load of the best is searched after the search.
+        disaggregated: Whether the scripts of Kubernetes deploy the engine.
+    """
     settings = configuration.settings
     tables = [("", _UNUSED), (f"{engine}.", _OF_ENGINE), (f"{benchmark}.", _OF_BENCHMARK)]
     if not refined:
@@ -59,5 +79,9 @@ def unused(
                 yield f"{prefix}{key}: {said}"
     if math.isfinite(settings.ftol):
         yield "ftol: a swarm that stagnates is scattered, and the search ends with its budget"
-    if settings.kubectl.kubectl_default_path:
+    if disaggregated:
+        for key in ("mindie.config_path", *(f"kubectl.{key}" for key in _OF_KUBECTL)):
+            if configuration.wrote(key):
+                yield f"{key}: the files in kubectl.kubectl_default_path count"
+    elif settings.kubectl.kubectl_default_path:
         yield "kubectl.kubectl_default_path: counts for --pd disaggregation only"

@@ -253,7 +253,7 @@ def test_positions_and_names(tmp_path: Path) -> None:
     assert "env, or a path" in found["vllm.target_field[2].config_position"]
     disaggregated = field("X", position="default_p_rate", min=1, max=3, dtype="int")
     assert (
-        "not searched yet"
+        "is for MindIE with --pd disaggregation"
         in problems_of(tmp_path, A, disaggregated)["vllm.target_field[1].config_position"]
     )
 

@@ -79,8 +79,11 @@ def test_mindie_and_ais_bench_are_the_default(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("-d", "multiple"), "--deploy_policy: one engine over several machines is not available"),
-        (("--pd", "disaggregation"), "--pd: prefill and decode apart are not searched yet"),
+        (("--pd", "disaggregation"), "--pd: the settings of vllm cannot say how many instances"),
+        (
+            ("-e", "mindie", "--pd", "disaggregation", "-d", "multiple"),
+            "--deploy_policy: the scripts of Kubernetes deploy on the node they lie on",
+        ),
         (("-e", "sglang"), "--engine: unknown 'sglang'; there are mindie, vllm"),
         (("-b", "benchmark"), "--benchmark_policy: unknown 'benchmark'"),
         (("--backup", "maybe"), "--backup: 'maybe': write True or False"),
@@ -94,6 +97,17 @@ def test_what_cannot_be_had_ends_with_2_and_what_to_do(
 ) -> None:
     assert main(["optimizer", *VLLM, *flags]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_several_machines_are_those_of_the_ray_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["optimizer", *VLLM, "-d", "multiple", PRINT]) == 0
+    text = capsys.readouterr().out
+    assert "# --deploy_policy: each engine is on one node, and several trials run at once" in text
+    assert yaml.safe_load(text)["cluster"]["address"] == "auto"
+    settings = Path("config.toml")
+    settings.write_text(settings.read_text().replace('service = "master"', 'service = "slave"'))
+    assert main(["optimizer", *VLLM, "-d", "multiple", PRINT]) == 2
+    assert "service: no machine is started as a slave" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("switch", ["MODEL_EVAL_STATE_ALL", "MODEL_EVAL_STATE_SIMULATE"])
@@ -147,12 +161,12 @@ def test_all_faults_of_flags_variables_and_settings_are_said_at_once(
 ) -> None:
     (tmp_path / "config.toml").write_text("iters = 0\n\nttft_slo = 'x'\n")
     monkeypatch.setenv("MODELEVALSTATE_LEVEL", "loud")
-    assert main(["optimizer", *VLLM, "-d", "multiple"]) == 2
+    assert main(["optimizer", *VLLM, "--pd", "disaggregation"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[0] for line in lines] == [
         "config.toml:1",
         "config.toml:3",
-        "--deploy_policy",
+        "--pd",
         "MODELEVALSTATE_LEVEL",
         "4 problems; nothing was started",
     ]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from trainables.simulation._split import Role, Split
+from searchers._pd_splits import Role, Split
 
 Limit: TypeAlias = Literal["ttft", "tpot", "goodput", "refused"]
 

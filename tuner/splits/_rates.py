@@ -13,18 +13,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from trainables.simulation._batch import Batch, Chunk
-from trainables.simulation._latency import HostCosts, LatencyModel
-from trainables.simulation._machine import Instance
-from trainables.simulation._pools import FirstToken, simulate_disaggregated
-from trainables.simulation._request import Load, Request, Served, Simulated
-from trainables.simulation._simulate import simulate
-from trainables.simulation._split import Pool, Role, Shape, Split, decode_rate, prefill_rate
-from trainables.simulation._split_judge import LatencyLimits, judged, scaled
-from trainables.simulation._split_search import Judged, best_split
-from trainables.simulation._transfer import Transfer
+from searchers import Judged, Pool, Role, Shape, Split, best_split, decode_rate, prefill_rate
+from trainables.simulation import (
+    Batch,
+    Chunk,
+    FirstToken,
+    Instance,
+    Load,
+    Request,
+    Served,
+    Simulated,
+    Transfer,
+    instant_prefill,
+    simulate,
+    simulate_disaggregated,
+)
+from tuner.splits._judge import LatencyLimits, judged, scaled
 
-_INSTANT = 1e-9
 _PROMPTS = 16
 """Lengths of prompts that stand for all."""
 
@@ -85,7 +90,7 @@ def simulated_rates(
         def run(load: Load, stop: Callable[[Served], bool]) -> Simulated:
             if role != "decode":
                 return simulate([one], load, stop=stop)
-            first = [_instant(one, mine)]
+            first = [instant_prefill(one, mine)]
             return simulate_disaggregated(
                 first, [one], load, transfer=instant, first_token=first_token, stop=stop
             )
@@ -97,24 +102,6 @@ def simulated_rates(
 
     prompts = [replace(one, output_tokens=1) for one in mine]
     return {(name, role): rate(name, role, one) for (name, role), one in instances.items()}
-
-
-class _Instant(LatencyModel):
-    def seconds(self, batch: Batch) -> float:
-        return _INSTANT
-
-
-def _instant(like: Instance, requests: Sequence[Request]) -> Instance:
-    """A prefill instance that nobody waits for."""
-    size = like.settings.block_size
-    settings = replace(
-        like.settings,
-        num_blocks=sum(one.input_tokens // size + 1 for one in requests),
-        max_num_seqs=len(requests),
-        max_num_batched_tokens=sum(one.input_tokens for one in requests),
-        watermark=0.0,
-    )
-    return Instance("instant", settings, _Instant(), HostCosts())
 
 
 def _middles(count: int) -> list[float]:

@@ -12,13 +12,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trainables.simulation._machine import Instance
-from trainables.simulation._pools import FirstToken, simulate_disaggregated
-from trainables.simulation._request import Load, Request, Served, Simulated
-from trainables.simulation._simulate import Route, simulate
-from trainables.simulation._split import Role, Split
-from trainables.simulation._split_search import Judged, Limit
-from trainables.simulation._transfer import Transfer
+from searchers import Judged, Limit, Role, Split
+from trainables.simulation import (
+    FirstToken,
+    Instance,
+    Load,
+    Request,
+    Route,
+    Served,
+    Simulated,
+    Transfer,
+    simulate,
+    simulate_disaggregated,
+)
 
 _HALF = math.log(0.5)
 """A prefill pool that takes more of the limit of TTFT than this alone is what limits it."""

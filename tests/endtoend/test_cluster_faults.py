@@ -1,0 +1,237 @@
+"""A node, an engine, the network, the driver or the storage fails in the middle of a
+prefill/decode trial on several nodes. The trial is told as failed, with where and why; it is
+repeated; the search gets its answer; nothing is measured twice and nothing is left."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster import find_processes
+from tests.endtoend.cluster import ONE_SPLIT, Search, write_search
+from tests.nodes import Node, Nodes, nodes
+from tests.tuner.runs import (
+    assert_nothing_left,
+    assert_nothing_measured_twice,
+    ledger,
+    run_id,
+)
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+
+SILENCE_S = 15
+"""``trial.timeouts.answer`` where a test waits for it; 60 s by default."""
+Start = Callable[..., Search]
+
+
+@contextmanager
+def mounted(*words: str | Path) -> Iterator[None]:
+    """A mount for the time of the context; ``words`` as mount(8) takes them."""
+    done = subprocess.run(["mount", *map(str, words)], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"only root can mount: {done.stderr}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(words[-1])], check=True)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which nodes see vanish and come back as the driver does."""
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    with mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs", folder):
+        subprocess.run(["mount", "--make-shared", str(folder)], check=True)
+        yield folder
+
+
+@pytest.fixture
+def cluster(storage: Path) -> Iterator[Nodes]:
+    """A node for prefill and supervision, two for decode; the head carries no trials."""
+    with nodes(cpus=0, isolated=True) as made:
+        made.add({"CPU": 2, "NPU": 1}, {"role": "prefill"})
+        made.add({"CPU": 2, "NPU": 1}, {"role": "decode"})
+        made.add({"CPU": 2, "NPU": 1}, {"role": "decode"})
+        yield made
+
+
+@pytest.fixture
+def start(storage: Path, tmp_path: Path, cluster: Nodes) -> Iterator[Start]:
+    """Starts a search and returns once its first split is under load."""
+    with ExitStack() as stack:
+
+        def begin(**changes: Any) -> Search:
+            file = write_search(
+                tmp_path, cluster, **ONE_SPLIT, storage=str(storage / "results"), **changes
+            )
+            started = Search("run", file, cluster, "--json")
+            stack.callback(started.process.kill)
+            started.until(Search.in_benchmark, 150)
+            return started
+
+        yield begin
+
+
+def assert_satisfied_without_remains(search: Search) -> None:
+    search.conclude()
+    assert_nothing_measured_twice(search.folder)
+    assert all(item["metrics"]["success_rate"] == 1.0 for item in ledger(search.folder))
+    assert_nothing_left(search.folder)
+    assert not list(search.folder.glob("trials/*/transfer"))
+
+
+def lose_power(node: Node, cluster: Nodes) -> None:
+    """All of a node is gone, and nobody is told: not even connections are closed."""
+    for other in cluster.alive:
+        if other is not node:
+            cluster.cut(other, node)
+    cluster.kill(node)
+
+
+def test_an_engine_dies(start: Start, tmp_path: Path) -> None:
+    words = tmp_path / "last words"
+    search = start(trial__roles__decode__env_vars={"STUB_DIE_FILE": str(words)})
+    engine = search.engines()["decode-1"]
+    words.write_text("EngineDeadError: gone")
+    engine.wait(20)
+    words.unlink()
+    failure = search.first_failure()
+    print(failure)
+    assert failure["class"] == "tool"
+    assert failure["instance"] == "decode-1"
+    assert failure["node"] in failure["message"]
+    assert failure["stage"].startswith("benchmark")
+    assert "EngineDeadError: gone" in failure["excerpt"]
+    assert_satisfied_without_remains(search)
+
+
+def test_an_engine_is_killed_as_by_the_memory_killer(start: Start) -> None:
+    search = start(budget__retries={"out_of_memory": 1})
+    search.engines()["prefill-1"].kill()
+    failure = search.first_failure()
+    print(failure)
+    assert failure["class"] == "out_of_memory"
+    assert failure["instance"] == "prefill-1"
+    assert_satisfied_without_remains(search)
+
+
+def test_a_node_with_an_instance_loses_power(start: Start, cluster: Nodes) -> None:
+    search = start(trial__timeouts={"answer": SILENCE_S})
+    node = search.node_of("decode-1", cluster)
+    lose_power(node, cluster)
+    failure = search.first_failure()
+    print(failure)
+    assert failure["class"] == "lost"
+    assert failure["instance"] == "decode-1"
+    assert failure["node"] == node.address
+    assert failure["message"].startswith(f"decode-1 on {node.address}")
+    assert_satisfied_without_remains(search)
+
+
+def test_a_node_with_the_trial_itself_loses_power(start: Start, cluster: Nodes) -> None:
+    search = start(
+        cluster__labels={"role": "decode"}, trial__roles__prefill__labels={"role": "prefill"}
+    )
+    node = search.node_of("decode-1", cluster)
+    lose_power(node, cluster)
+    begun = time.monotonic()
+    search.until(lambda run: "node left" in run.said() and not run.in_benchmark(), 150)
+    print("left after", time.monotonic() - begun)
+    assert_satisfied_without_remains(search)
+
+
+def test_the_driver_is_killed_and_resumed(start: Start, cluster: Nodes) -> None:
+    first = start()
+    first.until(lambda run: len(run.measured()) == 1 and run.in_benchmark(), 150)
+    before = ledger(first.folder)
+    first.process.kill()
+    first.process.wait()
+    begun = time.monotonic()
+    assert find_processes(str(run_id(first.folder)))
+    assert_nothing_left(first.folder)
+    print("gone after", time.monotonic() - begun)
+    second = Search("resume", first.folder, cluster, "--json")
+    result = second.conclude()
+    assert ledger(first.folder)[:1] == before
+    assert result["trials_run"] == 3
+    assert_nothing_measured_twice(first.folder)
+    assert_nothing_left(first.folder)
+
+
+def test_the_network_between_two_instances_is_cut(start: Start, cluster: Nodes) -> None:
+    search = start(trial__timeouts={"answer": SILENCE_S})
+    one, other = search.node_of("prefill-1", cluster), search.node_of("decode-1", cluster)
+    cluster.cut(one, other)
+    failure = search.first_failure()
+    cluster.heal(one, other)
+    print(failure)
+    assert failure["class"] in ("network", "lost", "timeout")
+    assert failure["instance"] == "decode-1"
+    assert failure["node"] == other.address
+    assert_satisfied_without_remains(search)
+
+
+def test_the_network_between_head_and_a_node_is_cut(start: Start, cluster: Nodes) -> None:
+    search = start()
+    head, node = cluster.alive[0], search.node_of("decode-1", cluster)
+    cluster.cut(head, node)
+    failure = search.first_failure()
+    cluster.heal(head, node)
+    print(failure)
+    assert failure["class"] == "lost"
+    assert failure["instance"] == "decode-1"
+    assert failure["node"] == node.address
+    assert_satisfied_without_remains(search)
+
+
+@contextmanager
+def away(folder: Path) -> Iterator[None]:
+    """As when a file server is gone: what is open goes on, all else meets an empty folder."""
+    with mounted("-t", "tmpfs", "-o", "ro,size=4k", "tmpfs", folder):
+        yield
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    with mounted("--bind", folder, folder):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+        yield
+
+
+@pytest.mark.parametrize("fault", [read_only, away])
+def test_the_storage_is_gone_for_a_while(
+    start: Start, storage: Path, cluster: Nodes, fault: Callable[[Path], Any]
+) -> None:
+    search = start()
+    search.until(lambda run: len(run.measured()) == 1 and run.in_benchmark(), 150)
+    before = ledger(search.folder)
+    with fault(storage):
+        time.sleep(25)
+        print("during", search.process.poll(), search.said())
+    print("after", search.process.poll(), search.said())
+    code = search.wait()
+    print(code, search.said())
+    if code:
+        search = Search("resume", search.folder, cluster, "--json")
+    search.conclude()
+    assert ledger(search.folder)[:1] == before
+    assert_satisfied_without_remains(search)
+
+
+def test_a_cut_that_heals_in_time_is_not_noticed(start: Start, cluster: Nodes) -> None:
+    search = start()
+    head, node = cluster.alive[0], search.node_of("decode-1", cluster)
+    cluster.cut(head, node)
+    time.sleep(8)
+    cluster.heal(head, node)
+    assert psutil.pid_exists(search.process.pid)
+    assert_satisfied_without_remains(search)
+    assert not search.told("retry")

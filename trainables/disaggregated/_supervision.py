@@ -1,0 +1,48 @@
+"""Steps that use instances, which are watched meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TypeVar
+
+from trainables._trial import Progress, TrialFailure
+from trainables.disaggregated._fleet import Fleet
+from trainables.disaggregated._front import Front
+
+R = TypeVar("R")
+_LAST_WORDS_S = 10.0
+"""How long the end of an engine may take to be seen that others suffer from already."""
+
+
+def supervised(
+    steps: Generator[Progress, None, R], fleet: Fleet, front: Front | None = None
+) -> Generator[Progress, None, R]:
+    """Run ``steps`` and return their result.
+
+    Raises ``TrialFailure`` when an instance or the router ends meanwhile, after closing ``steps``.
+    Where ``steps`` fail and an instance or the router is the reason, that is what is raised.
+    """
+    stage = "deploy"
+    try:
+        while True:
+            fleet.watch(stage)
+            if front is not None:
+                front.check(stage)
+            try:
+                progress = next(steps)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            except Exception as failure:
+                stage = getattr(failure, "stage", stage)
+                try:
+                    yield from fleet.confirm(_LAST_WORDS_S)
+                    if front is not None:
+                        front.check(stage)
+                except TrialFailure as reason:
+                    raise reason from failure
+                raise
+            stage = progress.stage
+            yield progress
+    finally:
+        steps.close()

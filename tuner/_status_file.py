@@ -1,0 +1,49 @@
+"""Keeps ``status.json`` up to date."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster import write_json
+from tuner._pace import Pace
+from tuner._report import RunResult
+from tuner._store import now
+
+_SECONDS = 0.2
+
+
+class StatusFile:
+    """The file, and how often it is written: it grows with the run.
+
+    Args:
+        file: Its path.
+        content: What it says while the run is under way.
+    """
+
+    def __init__(self, file: Path, content: Callable[[], dict[str, Any]]) -> None:
+        self._file = file
+        self._content = content
+        self._pace = Pace(_SECONDS)
+        self._stale = False
+
+    def changed(self) -> None:
+        """Something in it is not so any more. It is written now, or soon."""
+        self._stale = True
+        self.tick()
+
+    def tick(self) -> None:
+        """Write what changed, if that is due."""
+        if self._stale and self._pace.due():
+            with self._pace.measured():
+                self.save("running")
+
+    def save(self, state: str, result: RunResult | None = None) -> None:
+        """Write it at once."""
+        self._stale = False
+        document = self._content() | {"state": state, "pid": os.getpid(), "updated": now()}
+        if result is not None:
+            document["result"] = result.to_json()
+        write_json(self._file, document)
