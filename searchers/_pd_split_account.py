@@ -73,9 +73,11 @@ def _delivery(best: Proposal, wholes: Wholes, possible: Iterable[Whole]) -> str:
 def _did(whole: Whole, wholes: Wholes) -> str:
     tried = wholes.tried[whole.name]
     facts = [] if tried.measured is None else [f"{tried.measured:.4g} requests/s"]
+    if tried.beaten:
+        facts = [f"at most {tried.held:.4g} requests/s"]
     if whole.matched is not None:
         facts.append(f"matched {whole.matched:.4g}")
-    if not tried.satisfied:
+    if not (tried.satisfied or tried.beaten):
         facts.append("breaks the limits")
     return f"{whole.split} ({', '.join(facts)})" if facts else str(whole.split)
 
@@ -98,7 +100,8 @@ def _row(whole: Whole, wholes: Wholes, expected: float | None) -> dict[str, Json
         "devices": whole.split.devices,
         "matched": whole.matched,
         "expected": expected,
-        "requests_per_s": None if tried is None else tried.measured,
+        "requests_per_s": None if tried is None or tried.beaten else tried.measured,
+        "at_most": tried.held if tried is not None and tried.beaten else None,
         "satisfied": None if tried is None else tried.satisfied,
         "objective": None if tried is None else tried.objective,
         "failure": wholes.failed.get(whole.name),

@@ -170,9 +170,12 @@ def held_rate(outcome: Outcome, goal: Goal) -> tuple[float | None, Role | None]:
     to bring that about.
 
     Of one that satisfies, what was measured. Else less in the proportion in which the latency that
-    is farthest beyond its limit is beyond it: latency grows at least as load does.
+    is farthest beyond its limit is beyond it: latency grows at least as load does. Of one that was
+    given up because it cannot beat the best known, what it can reach at most.
     """
     rate = role_rate("mixed", outcome.metrics)
+    if (most := reaches_at_most(outcome)) is not None:
+        return most, None
     if rate is None or outcome.satisfied is not False:
         return rate, None
     worst, side = 0.0, None
@@ -183,6 +186,17 @@ def held_rate(outcome: Outcome, goal: Goal) -> tuple[float | None, Role | None]:
             if word in (*SIDES, "e2el") and excess > worst:
                 worst, side = excess, SIDES.get(word)
     return rate / (1 + worst), side
+
+
+def reaches_at_most(outcome: Outcome) -> float | None:
+    """Requests per second that a whole split can reach, where that is why it was given up
+    (``data["stopped"]``: ``{metric, bound}``, a bound of the metric that is maximised)."""
+    stopped = outcome.data.get("stopped") or {}
+    bound, metric = stopped.get("bound"), stopped.get("metric")
+    if bound is None or metric == RATE:
+        return None if bound is None else float(bound)
+    rate, own = role_rate("mixed", outcome.metrics), outcome.metrics.get(str(metric))
+    return rate * float(bound) / own if rate and own else None
 
 
 def _goal(goal: Goal, role: Role) -> Goal:

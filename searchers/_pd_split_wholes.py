@@ -12,7 +12,7 @@ from searchers._contract import Goal, Json, Outcome
 from searchers._merit import merit
 from searchers._pd_split_belief import Beliefs, Seen
 from searchers._pd_split_options import PdSplitOptions
-from searchers._pd_split_stage import Rated, held_rate, role_rate
+from searchers._pd_split_stage import Rated, held_rate, reaches_at_most, role_rate
 from searchers._pd_splits import Role, Split, matched_rate
 
 Key: TypeAlias = tuple[str, Role]
@@ -47,6 +47,7 @@ class Tried:
         measured: Requests per second; None: it did not tell.
         held: Those that it would hold its limits at; ``side`` is the pool that limits it, as
             :func:`searchers._pd_split_stage.held_rate` says.
+        beaten: It was given up because it cannot beat the best known.
     """
 
     satisfied: bool
@@ -54,13 +55,16 @@ class Tried:
     measured: float | None
     held: float | None
     side: Role | None
+    beaten: bool = False
 
     @classmethod
     def of(cls, outcome: Outcome, goal: Goal) -> Tried:
         quality = merit(outcome, goal)
         objective = quality.objective if math.isfinite(quality.objective) else None
         measured = role_rate("mixed", outcome.metrics)
-        return cls(quality.satisfying, objective, measured, *held_rate(outcome, goal))
+        beaten = reaches_at_most(outcome) is not None
+        held, side = held_rate(outcome, goal)
+        return cls(quality.satisfying, objective, measured, held, side, beaten)
 
 
 class Wholes:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from searchers import Bound, Goal, Outcome, Proposal, Role, Space
+from searchers._pd_split_wholes import Tried
 from tests.searchers.pd_split import RATES, SEVERAL, TOKENS, World, one_shape, run, search, wholes
 
 
@@ -169,3 +170,13 @@ class TestOptions:
 
         journey = run(answer, output_tokens=None)
         assert wholes(journey)[0] == "4 x one prefill + 4 x one decode"
+
+
+def test_a_split_given_up_because_it_is_beaten_is_taken_by_what_it_can_reach() -> None:
+    given_up = {"stopped": {"by": "incumbent", "metric": "output_tokens_per_s", "bound": 900.0}}
+    probe = {"requests_per_s": 4.0, "output_tokens_per_s": 400.0, "ttft_p90_s": 0.1}
+    outcome = Outcome("measured", probe, given_up, satisfied=False)
+    goal = Goal(maximize=("output_tokens_per_s",), bounds=(Bound("ttft_p90_s", max=1.0),))
+    tried = Tried.of(outcome, goal)
+    assert tried.beaten and not tried.satisfied
+    assert (tried.held, tried.side) == (9.0, None)
