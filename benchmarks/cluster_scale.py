@@ -87,7 +87,8 @@ class World:
         self._running: dict[str, tuple[dict[str, Any], str, int]] = {}
         self._now = 0.0
         self._count = 0
-        self.seconds: dict[str, list[float]] = {"decide": [], "end": [], "tick": []}
+        self.state_bytes = 0
+        self.seconds: dict[str, list[float]] = {"decide": [], "end": [], "tick": [], "save": []}
         self.memory: list[tuple[int, int]] = []
 
     def run(self) -> None:
@@ -104,6 +105,7 @@ class World:
             self._timed("end", partial(self._searcher.on_trial_complete, trial, result))
             if len(self.seconds["end"]) % 1000 == 0:
                 self.memory.append((len(self.seconds["end"]), process.memory_info().rss))
+                self._timed("save", self._save)
         assert self._searcher.fault is None, self._searcher.fault
 
     def _timed(self, what: str, work: Any) -> Any:
@@ -112,6 +114,12 @@ class World:
         if result is not None or what != "decide":
             self.seconds[what].append(time.perf_counter() - begun)
         return result
+
+    def _save(self) -> None:
+        """What Ray does with the searcher every two seconds."""
+        with tempfile.NamedTemporaryFile() as file:
+            self._searcher.save(file.name)
+            self.state_bytes = Path(file.name).stat().st_size
 
     def _ask(self) -> Any:
         return self._searcher.suggest(f"t{self._count}")
@@ -157,7 +165,8 @@ def virtual(folder: Path, nodes: int, trials: int) -> None:
     seconds = time.perf_counter() - begun
     (world,) = worlds
     print(
-        f"{nodes} nodes, {result.trials_run} trials in a virtual world: {seconds:.1f} s", end=", "
+        f"{nodes} nodes, {result.counts.measured} trials in a virtual world: {seconds:.1f} s",
+        end=", ",
     )
     driver = sum(map(sum, world.seconds.values()))
     print(f"of which the driver's {driver:.1f} s, {1000 * driver / trials:.2f} ms a trial")
@@ -174,6 +183,9 @@ def virtual(folder: Path, nodes: int, trials: int) -> None:
         "  driver's memory: "
         + ", ".join(f"{n}: {size / 2**20:.0f} MiB" for n, size in world.memory)
     )
+    saves = ", ".join(f"{1000 * one:.0f}" for one in world.seconds["save"])
+    size = world.state_bytes / 2**20
+    print(f"  saving the searcher, each 1,000 trials: {saves} ms; {size:.1f} MiB at last")
     _files(folder / "virtual")
     _resume(file, connection)
 
@@ -215,7 +227,7 @@ def _resume(file: Path, connection: Connection) -> None:
         begun = time.perf_counter()
         result = Session(load_experiment(file), resume=True).run()
         seconds = time.perf_counter() - begun
-    print(f"  resume: {result.reused} measurements replayed in {seconds:.1f} s")
+    print(f"  resume: {result.counts.reused} measurements replayed in {seconds:.1f} s")
 
 
 def real(folder: Path, seconds: float) -> None:

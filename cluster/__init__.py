@@ -3,14 +3,7 @@
 from cluster._connection import Connection, connect
 from cluster._files import sync_folder, write_atomic, write_json
 from cluster._locks import Holder
-from cluster._nodes import (
-    LocalNode,
-    NodeOptions,
-    local_nodes,
-    start_command,
-    start_node,
-    stop_nodes,
-)
+from cluster._nodes import LocalNode, local_nodes, start_node, stop_nodes
 from cluster._nodes_chips import (
     Chip,
     ascend_versions,
@@ -27,6 +20,7 @@ from cluster._nodes_hosts import (
     start_commands,
     stop_commands,
 )
+from cluster._nodes_options import NodeOptions, check_tags, start_command
 from cluster._nodes_status import NodeUse, cluster_use
 from cluster._nodes_token import accept_token, token_path
 from cluster._orphans import FoundProcess, ProcessesRemainError, find_processes, sweep
@@ -75,6 +69,7 @@ __all__ = [
     "Strategy",
     "accept_token",
     "ascend_versions",
+    "check_tags",
     "child_environment",
     "chips",
     "cluster_use",

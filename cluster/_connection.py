@@ -203,7 +203,7 @@ def _start(
 def _join(address: str, name: str, stack: ExitStack) -> Connection:
     import ray
 
-    ours = [node for node in local_nodes() if node.alive]
+    ours = [node for node in local_nodes() if node.cluster and node.alive]
     if address == "auto":
         # Left to itself, Ray would also take any private cluster it finds among the processes.
         found = (

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from cluster._files import write_json
 from cluster._locks import FileLock, private_folder, runtime_folder
+from cluster._nodes_options import NodeOptions, start_command
 from cluster._nodes_token import node_token
 from cluster._orphans import find_marked, sweep_marked
-from cluster._ports import lease_ports
 from cluster._private_cluster import ClusterError
 
 _MARK = "TUNER_NODE"
@@ -39,47 +39,13 @@ _SETTINGS = {
     "RAY_prestart_worker_first_driver": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-_AGENT_PORT = 52365
-"""Ray's default for the agent of a node, which another Ray on this host may have."""
 _STARTED = b"Ray runtime started"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _START_BOUND_S = 120.0
 _STOP_GRACE_S = 20.0
 _SESSIONS_KEPT = 3
 _LONGEST_TEMP_DIR = 44
 """Ray puts ``session_<date>_<pid>/sockets/plasma_store`` below it; a socket path holds 107."""
-
-
-@dataclass(frozen=True)
-class NodeOptions:
-    """A node to start.
-
-    Attributes:
-        join: ``host:port`` of the cluster to join; None starts a new one.
-        address: IP address of this host that other nodes reach; None leaves it to Ray.
-        port: Of a new cluster.
-        cpus: CPUs it offers; None: all there are.
-        resources: Further resources. NPUs and GPUs are found by Ray where they are not named.
-        labels: Its labels.
-        temp_dir: Where Ray's logs and sockets go; by default the user's runtime folder.
-        dashboard: Address that Ray's dashboard listens on; None: no dashboard.
-        dashboard_port: Its port.
-        object_store_memory: Bytes of shared memory; None leaves it to Ray, 30 % of the machine.
-        token_file: Ray's token; None: ``RAY_AUTH_TOKEN_PATH`` or ``~/.ray/auth_token``.
-        token: Whether whoever joins or connects must have the token.
-    """
-
-    join: str | None = None
-    address: str | None = None
-    port: int = 6379
-    cpus: float | None = None
-    resources: Mapping[str, float] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    temp_dir: Path | None = None
-    dashboard: str | None = None
-    dashboard_port: int = 8265
-    object_store_memory: int | None = None
-    token_file: Path | None = None
-    token: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,7 +56,7 @@ class LocalNode:
         id: The mark of its processes.
         pid: Of its ``ray start``.
         created: When that process was created, seconds since the epoch: a pid may come again.
-        cluster: ``host:port`` of the cluster.
+        cluster: ``host:port`` of the cluster; empty while its head is being started.
         head: Whether the cluster began, and ends, with it.
         folder: Of Ray's logs and sockets.
         token_file: The cluster's token; empty where it wants none.
@@ -118,47 +84,6 @@ class LocalNode:
         return False
 
 
-def start_command(options: NodeOptions, folder: Path) -> list[str]:
-    """The ``ray start`` of a node whose files go to ``folder``."""
-    argv = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-    if options.join is None:
-        argv += ["--head", "--port", str(options.port)]
-        argv += ["--include-dashboard", "true" if options.dashboard else "false"]
-        if options.dashboard:
-            argv += ["--dashboard-host", options.dashboard]
-            argv += ["--dashboard-port", str(options.dashboard_port)]
-    else:
-        argv += ["--address", options.join]
-    if options.address:
-        argv += ["--node-ip-address", options.address]
-    if not _free(_AGENT_PORT, options.address):
-        # Without its port the agent takes no jobs, and says so only in its log.
-        argv += ["--dashboard-agent-listen-port", str(lease_ports().ports[0])]
-    argv += ["--temp-dir", str(folder), "--disable-usage-stats"]
-    if options.cpus is not None:
-        argv += ["--num-cpus", f"{options.cpus:g}"]
-    others = dict(options.resources)
-    if (gpus := others.pop("GPU", None)) is not None:
-        argv += ["--num-gpus", f"{gpus:g}"]
-    if others:
-        argv += ["--resources", json.dumps(others)]
-    if options.labels:
-        argv += ["--labels", ",".join(f"{key}={value}" for key, value in options.labels.items())]
-    if options.object_store_memory is not None:
-        argv += ["--object-store-memory", str(options.object_store_memory)]
-    return argv
-
-
-def _free(port: int, address: str | None) -> bool:
-    """Whether a server of the node may listen on ``port``, at its address and on loopback."""
-    try:
-        for host in ("127.0.0.1", address or "0.0.0.0"):
-            socket.create_server((host, port)).close()
-    except OSError:
-        return False
-    return True
-
-
 def start_node(options: NodeOptions) -> LocalNode:
     """Start a node on this host and return once it is part of its cluster.
 
@@ -175,30 +100,47 @@ def start_node(options: NodeOptions) -> LocalNode:
     try:
         token_file = node_token(options.token_file, joins=options.join) if options.token else None
         folder = _folder(options.temp_dir)
-        node_id = uuid.uuid4().hex
-        environment = _environment(node_id, token_file)
-        process, log = _spawn(start_command(options, folder), folder, environment)
         try:
-            _await(process, log, folder)
-            node = LocalNode(
-                id=node_id,
-                pid=process.pid,
-                created=psutil.Process(process.pid).create_time(),
-                cluster=options.join or f"{_own_address(options, log)}:{options.port}",
-                head=options.join is None,
-                folder=str(folder),
-                token_file=str(token_file or ""),
-                dashboard=_dashboard(options),
-            )
-            write_json(_records() / f"{node_id}.json", asdict(node))
-        except BaseException:
-            with suppress(ProcessLookupError):
-                process.terminate()
-            sweep_marked(_MARK, node_id, grace_s=5)
-            raise
-        return node
+            return _try_start(options, folder, token_file)
+        except _TimedOut:
+            return _try_start(options, folder, token_file)
     finally:
         lock.close()
+
+
+class _TimedOut(ClusterError):
+    """Ray gave up waiting for its own servers, as happens on a loaded machine."""
+
+
+def _try_start(options: NodeOptions, folder: Path, token_file: Path | None) -> LocalNode:
+    node_id = uuid.uuid4().hex
+    record = _records() / f"{node_id}.json"
+    environment = _environment(node_id, token_file)
+    process, log = _spawn(start_command(options, folder), folder, environment)
+    try:
+        node = LocalNode(
+            id=node_id,
+            pid=process.pid,
+            created=psutil.Process(process.pid).create_time(),
+            cluster=options.join or "",
+            head=options.join is None,
+            folder=str(folder),
+            token_file=str(token_file or ""),
+            dashboard=_dashboard(options),
+        )
+        # Were we killed while Ray starts, `stop` would still find it.
+        write_json(record, asdict(node))
+        _await(process, log, folder)
+        if options.join is None:
+            node = replace(node, cluster=f"{_own_address(options, log)}:{options.port}")
+            write_json(record, asdict(node))
+    except BaseException:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        sweep_marked(_MARK, node_id, grace_s=5)
+        record.unlink(missing_ok=True)
+        raise
+    return node
 
 
 def _check(options: NodeOptions) -> None:
@@ -293,10 +235,12 @@ def _await(process: subprocess.Popen[bytes], log: Path, folder: Path) -> None:
     deadline = time.monotonic() + _START_BOUND_S
     while _STARTED not in log.read_bytes():
         if process.poll() is not None or time.monotonic() > deadline:
-            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            raise ClusterError(
-                "Ray did not start: " + " / ".join(lines[-4:]) + f". All it said is in {log}, its "
-                f"logs in {folder}/session_latest/logs"
+            text = _COLOURS.sub("", log.read_text(errors="replace"))
+            lines = [line.strip() for line in text.splitlines() if line.strip()] or ["nothing"]
+            kind = _TimedOut if "timed out during startup" in text else ClusterError
+            raise kind(
+                f"Ray did not start. It said last: {lines[-1].rstrip('.')}. All it said is in "
+                f"{log}, its logs in {folder}/session_latest/logs"
             )
         time.sleep(0.1)
 

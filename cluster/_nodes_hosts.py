@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cluster._nodes_options import check_tags
 from cluster._nodes_token import node_token
-from cluster._resources import parse_bundle
 
-_BOUND_S = 240.0
+_BOUND_S = 300.0
 _INTERFACES = ("HCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 _SSH = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@%-]*$")]
@@ -71,7 +71,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _understandable(self) -> Settings:
-        parse_bundle({"CPU": 1, **self.resources}, self.labels)
+        check_tags(self.resources, self.labels)
         return self
 
 
@@ -259,7 +259,7 @@ def _run(command: HostCommand, token: str) -> str | None:
     if done.returncode == 0:
         return None
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    said = " / ".join(lines[-3:]) or "it said nothing"
+    said = " / ".join(lines[-3:]).rstrip(".") or "it said nothing"
     return f"exit code {done.returncode}: {said}{_advice(command, done.returncode, said)}"
 
 

@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from cluster._placement import needs_of, places
 from cluster._resources import Need, Node, Placement, Strategy, units
 
+_DEVICES = ("NPU", "GPU")
+
 
 @dataclass
 class _Held:
@@ -161,8 +163,8 @@ class Room:
 
     def _tightest(self, need: Need, taken: Collection[str]) -> str | None:
         """The node that has least left when ``need`` is put on it, as Ray chooses too."""
-        # Devices are what is scarce: they are named last by those who write requests.
-        wanted = list(need.units.items())[::-1]
+        # Devices are what is scarce, so they decide before anything else.
+        wanted = sorted(need.units.items(), key=lambda item: item[0] not in _DEVICES)
         best: tuple[list[int], str] | None = None
         for node in self._matches(need):
             free = self._free[node.id]

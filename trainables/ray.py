@@ -46,7 +46,8 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         self._node = ray.get_runtime_context().get_node_id()
         self._crew = RayCrew(config["placement"]["bundles"])
-        self._pump = TrialPump(TrialSpec.from_json(config["spec"]), self._crew)
+        spec = TrialSpec.from_json(config["spec"])
+        self._pump = TrialPump(spec, self._crew, node=self._node)
 
     def step(self) -> dict[str, Any]:
         report = self._pump.advance(STEP_SECONDS) | {"node": self._node}

@@ -38,22 +38,29 @@ class Contest:
     def __init__(self) -> None:
         self._contenders: dict[str, Contender] = {}
         self._refuted: set[str] = set()
+        self._best: Contender | None = None
 
     def enter(self, proposal: Proposal, value: float | None) -> None:
         """A proposal that satisfies was measured. A repetition of known parameters does not take
         the place of the first measurement."""
-        if value is not None:
-            self._contenders.setdefault(_key(proposal), Contender(proposal, value))
+        key = _key(proposal)
+        if value is None or key in self._contenders:
+            return
+        entered = self._contenders[key] = Contender(proposal, value)
+        if key not in self._refuted:
+            self._best = max(filter(None, (self._best, entered)), key=_rank)
 
     def refute(self, proposal: Proposal) -> None:
         """Leave a proposal out from now on: it was measured again, with whatever result."""
         self._refuted.add(_key(proposal))
+        self._best = self._standing()
 
     def best(self) -> Contender | None:
         """The highest value; the baseline, then the earlier proposal, wins a tie."""
-        standing = [
-            one for one in self._contenders.values() if _key(one.proposal) not in self._refuted
-        ]
+        return self._best
+
+    def _standing(self) -> Contender | None:
+        standing = [one for key, one in self._contenders.items() if key not in self._refuted]
         return max(standing, key=_rank, default=None)
 
     @property
@@ -76,6 +83,7 @@ class Contest:
         found = [Contender.from_json(one) for one in state["contenders"]]
         self._contenders = {_key(one.proposal): one for one in found}
         self._refuted = set(state["refuted"])
+        self._best = self._standing()
 
 
 def _rank(contender: Contender) -> tuple[float, bool, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Ledger:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._measurements: dict[str, Measurement] = {}
+        self._spent: Counter[str] = Counter()
         self.faults: list[str] = []
         self._load()
 
@@ -45,12 +47,7 @@ class Ledger:
     def spent(self, run_id: str) -> int:
         """Candidates that the run of this id has measured or simulated itself; rejected by
         arithmetic alone, one costs nothing."""
-        return sum(
-            item.kind == "candidate"
-            and item.run_id == run_id
-            and (item.data.get("real_evaluation", True) or "simulation" in item.data)
-            for item in self
-        )
+        return self._spent[run_id]
 
     def append(self, measurement: Measurement) -> None:
         """Make a measurement durable. One whose identity is known is not written again."""
@@ -65,7 +62,7 @@ class Ledger:
             os.fsync(stream.fileno())
         if new:
             sync_folder(self._file.parent)
-        self._measurements[measurement.identity] = measurement
+        self._learn(measurement)
 
     def adopt(self, trials: Path) -> int:
         """Take in measurements that trials finished and no ledger heard of; their number."""
@@ -83,7 +80,15 @@ class Ledger:
 
     def forget(self, identity: str) -> None:
         """Stop reusing a measurement in this run, since what it left on disk is gone."""
-        self._measurements.pop(identity, None)
+        measurement = self._measurements.pop(identity, None)
+        if measurement is not None and _costs(measurement):
+            self._spent[measurement.run_id] -= 1
+
+    def _learn(self, measurement: Measurement) -> None:
+        self.forget(measurement.identity)
+        self._measurements[measurement.identity] = measurement
+        if _costs(measurement):
+            self._spent[measurement.run_id] += 1
 
     def _load(self) -> None:
         try:
@@ -99,7 +104,7 @@ class Ledger:
             except (ValueError, MeasurementError) as error:
                 self.faults.append(f"{self._file}:{number}: {error}")
                 continue
-            self._measurements[measurement.identity] = measurement
+            self._learn(measurement)
 
     def _set_aside(self, torn: bytes, keep: int) -> None:
         """Cut a torn last line off, so that the next line does not grow onto it."""
@@ -108,3 +113,8 @@ class Ledger:
             stream.write(torn + b"\n")
         os.truncate(self._file, keep)
         self.faults.append(f"{self._file}: the last line was torn by a crash; kept in {aside}")
+
+
+def _costs(measurement: Measurement) -> bool:
+    real = measurement.data.get("real_evaluation", True) or "simulation" in measurement.data
+    return bool(measurement.kind == "candidate" and real)

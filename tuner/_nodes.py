@@ -162,18 +162,20 @@ class Nodes:
         if live is not None:
             self._hold(identity, _Live(live.plain, live.asked, self._clock()))
 
-    def located(self, identity: str, node: str, stage: str = "") -> None:
-        """A trial reports from a node: its first bundle is there."""
+    def located(self, identity: str, node: str, stage: str = "") -> bool:
+        """A trial reports from a node: its first bundle is there. Whether that is news."""
         live = self._live.get(identity)
         if live is None or not node:
-            return
+            return False
         live.begun = True
-        if node not in live.nodes:
+        new = node not in live.nodes
+        if new:
             live.nodes.add(node)
             self._room.locate(identity, node)
             self._fits = None
         if self._cluster.local_weights and stage not in _BEFORE_WEIGHTS:
             self._has_weights([node])
+        return new
 
     def ended(self, identity: str, outcome: Outcome) -> None:
         """A trial is over, and what came of it tells something about its nodes."""
@@ -203,10 +205,15 @@ class Nodes:
         live = self._live.get(identity)
         return live is None or live.begun
 
-    def nodes_of(self, identity: str) -> frozenset[str]:
-        """Ids of the nodes where a trial is known to be."""
+    def whereabouts(self, identity: str) -> dict[str, Any]:
+        """Node and address of a trial's first bundle, and what all its bundles hold."""
         live = self._live.get(identity)
-        return frozenset() if live is None else frozenset(live.nodes)
+        if live is None or not live.nodes:
+            return {}
+        node = next(iter(live.nodes))
+        known = self._seen.get(node)
+        address = None if known is None else known.address
+        return {"node": node, "address": address, "resources": live.plain.total}
 
     def waiting(self) -> dict[str, str]:
         """What trials that have not begun wait for, by identity."""

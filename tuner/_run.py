@@ -40,7 +40,7 @@ from tuner._status_file import StatusFile
 from tuner._store import RunRecord, RunStore, now
 from tuner._storyteller import Storyteller
 from tuner._terminal import Terminal
-from tuner._view import RunView
+from tuner._view import RunView, event_record
 from tuner.experiment import Experiment
 from tuner.notify import Notifier
 from tuner.views.msmodelslim import ImportedAccuracy
@@ -274,17 +274,7 @@ class Session:
         self._storyteller.on_event(event, self._ledger, self._campaign.baseline)
         for said in self._guide.heard(event, self._campaign, self._ledger):
             self._alarm(said)
-        ticket = event.ticket
-        self.store.log_event(
-            {
-                "event": event.kind,
-                "trial": None if ticket is None else ticket.identity[:16],
-                "number": None if ticket is None else ticket.proposal.number,
-                "kind": None if ticket is None else ticket.proposal.kind,
-                "message": event.message if row is None else row.result,
-                "failure": None if event.outcome is None else event.outcome.data.get("failure"),
-            }
-        )
+        self.store.log_event(event_record(event, row))
         self._status.changed()
         self._tell()
 
@@ -293,8 +283,10 @@ class Session:
             self._terminal.say(note, "yellow")
 
     def _on_report(self, report: Any) -> None:
-        if self._nodes is not None:
-            self._nodes.located(report["identity"], report.get("node", ""), report["stage"])
+        identity, node = report["identity"], report.get("node", "")
+        if self._nodes is not None and self._nodes.located(identity, node, report["stage"]):
+            where = self._nodes.whereabouts(identity)
+            self.store.log_event({"event": "begun", "trial": identity[:16], **where})
         if self._view.on_report(report):
             self._terminal.stage_changed(report["identity"])
             self._status.changed()

@@ -207,24 +207,51 @@ class _Hooks(tune.Callback):
 
 
 class _Scheduler(FIFOScheduler):
-    """Lets every trial run, and ends those that wait for nodes in vain; pickles like the hooks."""
+    """Lets every trial run, ends those that wait for nodes in vain, and has Ray forget those that
+    are over; pickles like the hooks.
+
+    Ray keeps every trial for ever, goes through all of them at every step, and writes all of them
+    (15 KB each) into its snapshot every two seconds. Nothing of that is needed here: what was
+    measured is in the ledger, and a restored experiment only goes on with what was unfinished.
+    """
 
     def __init__(self, key: str) -> None:
         super().__init__()
         self._key = key
+        self._over: list[Any] = []
 
     def __reduce__(self) -> tuple[type[_Scheduler], tuple[str]]:
         return _Scheduler, (self._key,)
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
+        self._over.append(trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._over.append(trial)
+
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """None: Ray starts what is pending in its order, without going through all trials."""
+        controller = tune_controller._tune_controller
+        self._over = [trial for trial in self._over if not _forget(controller, trial)]
         job = _JOBS.get(self._key)
         given_up = job.given_up() if job else ()
         if given_up:
-            for trial in list(tune_controller.get_live_trials()):
+            for trial in list(controller.get_live_trials()):
                 waits = trial.status == trial.PENDING
                 if waits and trial.config.get("spec", {}).get("identity") in given_up:
-                    tune_controller.stop_trial(trial)
+                    controller.stop_trial(trial)
+
+
+def _forget(controller: Any, trial: Any) -> bool:
+    """Whether a trial was over for good, and Ray knows it no more."""
+    if trial.status != trial.TERMINATED or trial in controller._trial_to_actor:
+        return False
+    if trial in controller._trials:
+        controller._trials.remove(trial)
+    controller._trial_metadata.pop(trial.trial_id, None)
+    controller._trials_to_cache.discard(trial)
+    controller._stopped_trials.discard(trial)
+    return True
 
 
 class _Silent(tune.CLIReporter):

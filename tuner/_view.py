@@ -182,6 +182,8 @@ class RunView:
             return f"{len(outcome.data.get('ranking', ()))} groups of layers ranked"
         if proposal.kind == "baseline":
             return ", ".join(self._metric(key, outcome.metrics) for key in self._wanted())
+        if proposal.kind not in ("candidate", "verification"):
+            return self._part(outcome)
         baseline = self.campaign.baseline if self.campaign else None
         try:
             judgement = judge(self.objective, outcome.metrics, baseline)
@@ -195,6 +197,14 @@ class RunView:
             parts.append(str(note))
         satisfied = judgement.satisfied and "stopped" not in outcome.data
         return ("satisfied: " if satisfied else "not satisfied: ") + ", ".join(parts)
+
+    def _part(self, outcome: Outcome) -> str:
+        """What a part of an answer did, such as one instance alone: no demand is held to it."""
+        known = [key for key in self._wanted() if key in outcome.metrics]
+        parts = [self._metric(key, outcome.metrics) for key in known]
+        if note := outcome.data.get("note"):
+            parts.append(str(note))
+        return ", ".join(parts) or "measured"
 
     def remaining_seconds(self) -> float | None:
         """Estimate from the median duration of this session's trials; None when unknown."""
@@ -210,7 +220,9 @@ class RunView:
         """Content of ``status.json`` while the run is under way."""
         now = self.clock()
         best = self.best()
+        account = self.campaign.search.account() if self.campaign else {}
         return {
+            **({"account": account} if account else {}),
             "name": self.name,
             "elapsed_s": round(self.elapsed, 1),
             "remaining_s": self.remaining_seconds(),
@@ -294,3 +306,25 @@ class RunView:
 
     def _metric(self, key: str, metrics: Mapping[str, float]) -> str:
         return f"{key} {metrics[key]:.4g}" if key in metrics else f"{key} missing"
+
+
+def event_record(event: Event, row: Row | None) -> dict[str, Any]:
+    """Of an event, what is kept of it in ``events.jsonl``."""
+    record: dict[str, Any] = {
+        "event": event.kind,
+        "trial": None,
+        "number": None,
+        "kind": None,
+        "message": event.message if row is None else row.result,
+        "failure": None if event.outcome is None else event.outcome.data.get("failure"),
+    }
+    if (ticket := event.ticket) is not None:
+        proposal = ticket.proposal
+        record |= {
+            "trial": ticket.identity[:16],
+            "number": proposal.number,
+            "kind": proposal.kind,
+        }
+        if event.kind == "proposed":
+            record |= {"parameters": dict(proposal.parameters), "why": proposal.why}
+    return record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -13,7 +14,13 @@ from cluster import ProcessTree, child_environment, lease_ports
 from trainables._program import StageError
 from trainables._trial import Progress, TrialFailure, TrialRun, surroundings
 from trainables.disaggregated._plan import Instance
-from trainables.disaggregated._proof import Unproven, aside, complete, wait_for_completion
+from trainables.disaggregated._proof import (
+    Unproven,
+    aside,
+    broken_connections,
+    complete,
+    wait_for_completion,
+)
 from trainables.disaggregated._router import Router, bracketed, is_loopback
 from trainables.disaggregated._transfer import Flow
 from trainables.engines import Launch
@@ -99,6 +106,12 @@ class Front:
                 yield progress
         except Unproven as error:
             raise self._failure("tool", stage, error, None) from error
+
+    def broken_connections(self, stage: str) -> Generator[Progress, None, Counter[str]]:
+        """Yield until the router has told how many requests failed so far because an instance was
+        not reached or broke off, by instance; none where it does not count them."""
+        note = Progress(stage, "what the router has counted")
+        return (yield from aside(lambda: broken_connections(self.base_url), note))
 
     def stop(self) -> None:
         self._resources.close()

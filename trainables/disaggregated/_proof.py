@@ -6,8 +6,10 @@ Everything here blocks, for a bounded time, and belongs into a thread: :func:`as
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -27,6 +29,10 @@ _TOKENS = 8
 _ROUNDS = 3
 _QUICK_S = 5.0
 _ENDED = "vllm:request_success_total"
+_ERRORS = re.compile(
+    r'^router_errors_total\{instance="([^"]+)",.*reason="(\w+)"\} (\d+)$', re.MULTILINE
+)
+_BROKEN = ("connect", "broken")
 
 
 class Unproven(Exception):
@@ -172,6 +178,20 @@ def transferred_tokens(
         names = ", ".join(without or got)
         raise Unproven(f"{names} answered {number} questions without a KV cache from elsewhere")
     return got
+
+
+def broken_connections(router_url: str) -> Counter[str]:
+    """Requests whose instance could not be reached, or broke off, by instance; from the counters of
+    the builtin router, none where there are no such."""
+    try:
+        reply = httpx.get(f"{router_url}/metrics", timeout=_QUICK_S, trust_env=False)
+    except httpx.HTTPError:
+        return Counter()
+    found: Counter[str] = Counter()
+    for name, reason, count in _ERRORS.findall(reply.text):
+        if reason in _BROKEN:
+            found[name] += int(count)
+    return found
 
 
 def _metrics(instance: Instance) -> str:

@@ -8,6 +8,7 @@ from typing import TypeVar
 from trainables._trial import Progress, TrialFailure
 from trainables.disaggregated._fleet import Fleet
 from trainables.disaggregated._front import Front
+from trainables.serving._course import Answer, Course
 
 R = TypeVar("R")
 _LAST_WORDS_S = 10.0
@@ -46,3 +47,28 @@ def supervised(
             yield progress
     finally:
         steps.close()
+
+
+def undisturbed(
+    course: Course, fleet: Fleet, front: Front, served_name: str
+) -> Generator[Progress, None, Answer]:
+    """The runs of the benchmark, through the router.
+
+    Raises ``TrialFailure`` when the split does not answer any more after them, or when requests
+    failed because the router did not reach instances: that says nothing about the split.
+    """
+    before = yield from supervised(front.broken_connections("benchmark"), fleet, front)
+    answer = yield from supervised(course.steps(), fleet, front)
+    stage = str(course.runs[-1]["stage"]) if course.runs else "benchmark"
+    yield from supervised(front.still_answers(served_name, stage), fleet, front)
+    broken = (yield from supervised(front.broken_connections(stage), fleet, front)) - before
+    if broken:
+        nodes = fleet.nodes
+        counts = ", ".join(f"{n} to {name} on {nodes[name]}" for name, n in broken.items())
+        raise TrialFailure(
+            "network",
+            stage,
+            f"connections from the router broke while all lived: {counts}",
+            suggestion="look at the network between these nodes",
+        )
+    return answer

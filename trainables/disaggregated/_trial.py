@@ -31,7 +31,7 @@ from trainables.disaggregated._proof import Uncounted, Unproven, aside, transfer
 from trainables.disaggregated._router import DEFAULT as DEFAULT_ROUTER
 from trainables.disaggregated._router import Router, make_router, router_type, router_types
 from trainables.disaggregated._simulated import simulated, simulated_files, split_problems
-from trainables.disaggregated._supervision import supervised
+from trainables.disaggregated._supervision import supervised, undisturbed
 from trainables.disaggregated._transfer import DEFAULT as DEFAULT_TRANSFER
 from trainables.disaggregated._transfer import (
     Transfer,
@@ -282,11 +282,10 @@ class DisaggregatedTrial(ServedTrial):
         data: Mapping[str, Json],
         notes: Iterable[str],
     ) -> Steps:
-        answer = yield from supervised(course.steps(), fleet, front)
-        if front is not None:
-            stage = str(course.runs[-1]["stage"]) if course.runs else "benchmark"
-            last = front.still_answers(split.served_name, stage)
-            yield from supervised(last, fleet, front)
+        if front is None:
+            answer = yield from supervised(course.steps(), fleet)
+        else:
+            answer = yield from undisturbed(course, fleet, front, split.served_name)
         yield from fleet.confirm()
         said = [*fleet.notes, *notes]
         found = self._result(course, answer, fleet.startup_s, said)

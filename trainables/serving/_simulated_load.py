@@ -132,9 +132,12 @@ def _custom(
 
 
 def _text_notes(vocabulary: LengthsVocabulary) -> list[str]:
-    if not vocabulary.estimates:
-        return []
-    return ["lengths of texts are estimated: the model's folder has no tokenizer.json"]
+    if vocabulary.estimates:
+        return ["lengths of texts are estimated: the model's folder has no tokenizer.json"]
+    if vocabulary.differs:
+        said = "the model's folder has no tokenizer.json, so the benchmark only estimates them"
+        return [f"real prompts may have other lengths: {said} (form: token_ids is exact)"]
+    return []
 
 
 def _load(asks: Sequence[Ask], due: Sequence[float] | None, load: Load) -> SimulatedLoad:

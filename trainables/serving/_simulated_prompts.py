@@ -40,12 +40,20 @@ class LengthsVocabulary(Vocabulary):
     def __init__(self, model: Path) -> None:
         super().__init__([])
         self._model = model
-        self._counted = False
+        self._counted = self._written = False
 
     @property
     def estimates(self) -> bool:
         """Whether something was counted without a tokenizer."""
         return self._counted and not self._theirs.exact
+
+    @property
+    def differs(self) -> bool:
+        """Whether texts that the benchmark would write for a wanted number of tokens may have
+        another number: it has no tokenizer to count them. Of a configuration alone it is not known
+        what the whole checkpoint has."""
+        whole = any(self._model.glob("*.safetensors"))
+        return whole and self._written and not self._theirs.exact
 
     def special_tokens(self) -> int:
         """Tokens that the tokenizer puts around every text; 0 where there is none here."""
@@ -60,6 +68,7 @@ class LengthsVocabulary(Vocabulary):
 
     def prompt(self, form: Form, *parts: tuple[int, str]) -> Prompt:
         """The parts of a prompt but for the last, which is its own."""
+        self._written |= form == "text"
         return Unwritten([part for part in parts[:-1] if part[0] > 0])
 
     @cached_property

@@ -29,11 +29,11 @@ from cluster import (
     ProcessesRemainError,
     RequestError,
     accept_token,
+    check_tags,
     cluster_use,
     connect,
     describe_chips,
     local_nodes,
-    parse_bundle,
     run_commands,
     start_command,
     start_commands,
@@ -160,7 +160,7 @@ def _tags(arguments: argparse.Namespace) -> tuple[dict[str, float], dict[str, st
     chip, memory = describe_chips() if count else (None, 0)
     if chip is not None:
         resources[f"npu_{chip}"] = count
-        labels["npu"] = chip
+        labels["chip"] = f"npu_{chip}"
     if memory:
         labels["hbm"] = str(memory)
     if arguments.island is not None:
@@ -172,7 +172,7 @@ def _tags(arguments: argparse.Namespace) -> tuple[dict[str, float], dict[str, st
         except ValueError:
             raise ClusterError(f"--resource {name}={amount}: {amount!r} is no number") from None
     try:
-        parse_bundle({"CPU": 1, **resources}, labels)
+        check_tags(resources, labels)
     except RequestError as error:
         raise ClusterError(str(error)) from None
     return resources, labels

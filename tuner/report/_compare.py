@@ -136,17 +136,18 @@ def _progress(runs: Sequence[RunData], names: Sequence[str]) -> list[Block]:
 
 
 def _course(run: RunData, name: str, unit: float) -> list[dict[str, Json]]:
+    """Where the best so far changed, and where the run ended."""
     rows, best = list[dict[str, Json]](), None
     assert run.ranking is not None
-    sign = run.ranking[1]
-    for number, trial in enumerate(run.candidates, start=1):
-        if not trial.satisfied or trial.value is None:
-            continue
-        if best is None or sign * trial.value > sign * best:
-            best = trial.value
-        known = trial.ended is not None and run.begun is not None
-        since = ((trial.ended or 0.0) - (run.begun or 0.0)) / unit if known else None
-        rows.append({"run": name, "x": number, "since": since, "best": best})
+    sign, begun, candidates = run.ranking[1], run.begun, run.candidates
+    for number, trial in enumerate(candidates, start=1):
+        value = trial.value if trial.satisfied else None
+        better = value is not None and (best is None or sign * value > sign * best)
+        best = value if better else best
+        if better or (best is not None and number == len(candidates)):
+            known = trial.ended is not None and begun is not None
+            since = ((trial.ended or 0.0) - (begun or 0.0)) / unit if known else None
+            rows.append({"run": name, "x": number, "since": since, "best": best})
     return rows
 
 

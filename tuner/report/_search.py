@@ -11,7 +11,8 @@ from tuner.report._answer import limits_of
 from tuner.report._data import Json, RunData, Trial, parameters_text, shown, time_unit
 from tuner.report._parts import COLOURS, Chart, axis, colour, hints, rule, spec
 
-_MOST_POINTS = 4000
+_MOST_POINTS = 2000
+"""Of a chart; of more, some are left out, though none that its line goes through."""
 _LEAST_FOR_IMPORTANCE = 10
 _MOST_SLICES = 8
 _RATES = ("output_tokens_per_s", "requests_per_s", "total_tokens_per_s")
@@ -40,17 +41,20 @@ def progress_charts(run: RunData) -> list[Chart]:
     name, sign = run.ranking
     rows, best = list[dict[str, Json]](), None
     unit, unit_name = time_unit(run.span)
+    begun, turns = run.begun, set[int]()
     for number, trial in enumerate(_judged(run), start=1):
         if trial.value is None:
             continue
         if trial.satisfied and (best is None or sign * trial.value > sign * best):
             best = trial.value
+            turns.add(len(rows))
         since = None
-        if trial.ended is not None and run.begun is not None:
-            since = (trial.ended - run.begun) / unit
+        if trial.ended is not None and begun is not None:
+            since = (trial.ended - begun) / unit
         rows.append(_point(trial) | {"x": number, "since": since, "best": best})
     if not rows:
         return []
+    rows = _thinned(rows, turns | {len(rows) - 1})
     lines = []
     if run.baseline is not None and name in run.baseline:
         lines = rule(run.baseline[name], "baseline")
@@ -153,6 +157,7 @@ def _slice(trials: Sequence[Trial], name: str, file: str, metric: str) -> Chart:
     values = [one.parameters[name] for one in trials]
     numbers = [value for value in values if _is_number(value)]
     rows = [_point(one) | {"x": value} for one, value in zip(trials, values, strict=True)]
+    rows = _thinned(rows, set())
     if len(numbers) == len(values):
         log = min(numbers) > 0 and max(numbers) / min(numbers) >= _WIDE
         x = axis("x", name)
@@ -178,6 +183,7 @@ def _pareto(
     if len(rows) < 2:
         return None
     front = _front(rows, x_sign, y_sign)
+    rows = _thinned(rows, set())
     limits, lines = limits_of(run), []
     for name, along in ((x, "x"), (y, "y")):
         if name in limits:
@@ -240,7 +246,13 @@ def _pairs(run: RunData, trials: Sequence[Trial]) -> list[tuple[tuple[str, int],
 
 def _judged(run: RunData) -> list[Trial]:
     kinds = ("candidate", "verification")
-    return [one for one in run.measured if one.kind in kinds][-_MOST_POINTS:]
+    return [one for one in run.measured if one.kind in kinds]
+
+
+def _thinned(rows: list[dict[str, Json]], kept: set[int]) -> list[dict[str, Json]]:
+    """Not many more than can be told apart, evenly chosen, and those of the ``kept`` indices."""
+    step = -(-len(rows) // _MOST_POINTS)
+    return [row for index, row in enumerate(rows) if index % step == 0 or index in kept]
 
 
 def _point(trial: Trial) -> dict[str, Json]:

@@ -140,7 +140,7 @@ def _failures(run: RunData) -> list[Block]:
     found: list[Block] = [Table(["class", "trials"], rows)] if rows else []
     if retried:
         found.append(Text(f"{retried} attempts failed and were repeated."))
-    for one in failed[:_MOST_FAILURES]:
+    for number, one in enumerate(failed[:_MOST_FAILURES]):
         failure = one.failure or {}
         where = f" in {failure['stage']}" if failure.get("stage") else ""
         title = f"#{one.number} {one.kind}, {failure.get('class', 'tool')}{where}"
@@ -150,7 +150,7 @@ def _failures(run: RunData) -> list[Block]:
             said.insert(0, parameters_text(one.parameters) if one.parameters else one.why)
         if excerpt := str(failure.get("excerpt") or "").strip():
             said += ["", excerpt]
-        found.append(Code(title, "\n".join(said), folded=True))
+        found.append(Code(title, "\n".join(said), folded=number > 0))
     if len(failed) > _MOST_FAILURES:
         found.append(Text(f"{len(failed) - _MOST_FAILURES} more are in events.jsonl.", "dim"))
     return found

@@ -119,8 +119,22 @@ def test_lengths_of_texts_are_estimates_where_there_is_no_tokenizer(tmp_path: Pa
     assert played(random, Load(1), bare).notes == ()
 
 
+def test_texts_that_the_benchmark_cannot_count_are_said_to_differ(
+    model: Path, tmp_path: Path
+) -> None:
+    workload = {"type": "random", "input_tokens": 40, "output_tokens": 4}
+    block = {"type": "builtin", "workload": workload}
+    (said,) = played(block, Load(4), model).notes
+    assert "real prompts may have other lengths" in said
+    alone = write_config(tmp_path / "configuration alone")
+    exact = {"type": "builtin", "workload": workload | {"form": "token_ids"}}
+    assert not played(block, Load(4), alone).notes
+    assert not played(exact, Load(4), model).notes
+
+
 def test_what_ends_answers_early_is_said(model: Path) -> None:
-    assert "ignore_eos" in played({"type": "builtin", "ignore_eos": False}, Load(1), model).notes[0]
+    block = {"type": "builtin", "ignore_eos": False}
+    assert "ignore_eos" in played(block, Load(1), model).notes[-1]
 
 
 def test_ais_bench_sends_its_workload_at_its_times(model: Path, tmp_path: Path) -> None:
@@ -131,7 +145,7 @@ def test_ais_bench_sends_its_workload_at_its_times(model: Path, tmp_path: Path) 
     assert found.requests == builtin.requests
     limited = played(block, Load(30, 5, 4.0), model)
     assert limited.load.requests == builtin.requests
-    assert "without a seed" in limited.notes[0]
+    assert "without a seed" in limited.notes[-1]
     file = tmp_path / "custom.jsonl"
     file.write_text("\n".join(json.dumps({"question": "word " * n}) for n in range(1, 4)))
     custom = {"type": "ais_bench", "custom_dataset_path": str(file), "max_out_len": 11}
