@@ -264,7 +264,7 @@ def _experiment(
 ) -> Path:
     document = {
         "name": name,
-        "trial": {"type": "rehearsal"},
+        "trial": {"type": "rehearsal", "optimum": {"x": 0.3}},
         "search": {
             "type": "random",
             "trials": trials,

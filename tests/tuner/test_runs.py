@@ -45,6 +45,8 @@ def test_a_run_finds_the_answer_and_a_second_one_reuses_all_of_it(tmp_path: Path
     assert (first.folder / "best" / "parameters.json").exists()
     assert_nothing_measured_twice(first.folder)
     assert_nothing_left(first.folder)
+    (snapshot,) = first.folder.glob("ray/*/experiment_state-*.json")
+    assert json.loads(snapshot.read_text())["trial_data"] == [], "it would grow with the run"
 
     again = run("run", file, "--json", storage=tmp_path)
     assert again.process.returncode == 0

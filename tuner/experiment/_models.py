@@ -259,7 +259,7 @@ class Cluster(Block):
             ``host:port``, ``ray://host:port``: a running cluster.
         resources: What one trial occupies: CPU, NPU, GPU, memory, custom tags. ``NPU: auto`` or
             ``GPU: auto``: as many as the trial's parameters mean.
-        labels: Node labels a trial asks for, as ``{npu: 910b}``.
+        labels: Node labels a trial asks for, as ``{chip: npu_910b}``.
         wait: How long a trial waits that no node can hold any more, because nodes have left;
             then it counts as lost, and is repeated like one.
         exclude_after: Device errors in a row after which a node gets no more trials of this run;
