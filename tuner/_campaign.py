@@ -49,7 +49,7 @@ class Ticket:
     attempt: int = 1
 
     def to_json(self) -> dict[str, Json]:
-        return asdict(self) | {"proposal": self.proposal.to_json()}
+        return {**vars(self), "proposal": self.proposal.to_json()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Json]) -> Ticket:

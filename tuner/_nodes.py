@@ -173,7 +173,7 @@ class Nodes:
             live.nodes.add(node)
             self._room.locate(identity, node)
             self._fits = None
-        if self._cluster.local_weights and stage not in _BEFORE_WEIGHTS:
+        if len(live.plain.bundles) == 1 and stage not in _BEFORE_WEIGHTS:
             self._has_weights([node])
         return new
 
@@ -189,6 +189,8 @@ class Nodes:
         nodes = self._blamed(live, failure)
         if outcome.status == "measured":
             self._forgive(identity, live.nodes)
+            instances = outcome.data.get("instances", {}).values()
+            self._has_weights(self._named({one["node"] for one in instances}))
         elif failure.get("class") in ("device", "lost") and nodes:
             self._record.avoid(identity, nodes)
             if failure["class"] == "device":
@@ -331,9 +333,13 @@ class Nodes:
     def _blamed(self, live: _Live, failure: Mapping[str, Any]) -> set[str]:
         """Where a failure happened: it may say so itself by an address."""
         address = failure.get("node")
-        if not address:
-            return set(live.nodes)
-        return {node.id for node in self._seen.values() if address in (node.id, node.address)}
+        return self._named({address}) if address else set(live.nodes)
+
+    def _named(self, addresses: set[str]) -> set[str]:
+        """Ids of the nodes of these addresses."""
+        if not addresses:
+            return set()
+        return {node.id for node in self._seen.values() if node.address in addresses}
 
     def _forgive(self, identity: str, nodes: Iterable[str]) -> None:
         """A trial was measured: the node's devices work."""
@@ -369,6 +375,8 @@ class Nodes:
         ]
 
     def _has_weights(self, nodes: Iterable[str]) -> None:
+        if self._cluster.local_weights is None:
+            return
         new = [node for node in nodes if node not in self._record.weights]
         if new:
             self._record.weights += new

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cluster import Connection
+from cluster import Connection, Placement
 from searchers import Proposal
 from tuner._campaign import Campaign
 from tuner._nodes import Nodes
 from tuner._nodes_record import NodesRecord
 from tuner._pace import Pace
 from tuner._view import RunView
-from tuner.experiment import Experiment
+from tuner.experiment import Experiment, Size
 
 _SECONDS = 5.0
 """How often nodes are looked for that joined or left."""
@@ -69,9 +69,11 @@ def nodes_of(
     """
     limit = experiment.budget.concurrent
     asked = [*first, experiment.search.strategy().ask()]
+    known = experiment.sizes(step for step in asked if isinstance(step, Proposal))
+    usual = Placement((experiment.cluster.bundle(1),))
     return Nodes(
         experiment.cluster,
-        experiment.sizes(step for step in asked if isinstance(step, Proposal)),
+        known or [Size(usual, "candidate", {})],
         limit=None if limit == "auto" else limit,
         record=NodesRecord.load(file, run_id),
         file=file,

@@ -222,25 +222,7 @@ def test_the_storage_is_gone_for_a_while(
     before = ledger(search.folder)
     with fault(storage):
         time.sleep(25)
-        print("during", search.process.poll(), search.said())
-    print("after", search.process.poll(), search.said())
-    code = search.wait()
-    print(code, search.said())
-    if code:
-        search = Search("resume", search.folder, cluster, "--json")
-    search.conclude()
+    assert_satisfied_without_remains(search)
     assert ledger(search.folder)[:1] == before
-    assert_satisfied_without_remains(search)
-
-
-def test_a_short_cut_is_no_measurement(start: Start, cluster: Nodes) -> None:
-    """All live on, and yet requests failed: of the network, not of the split."""
-    search = start()
-    one, other = search.node_of("prefill-1", cluster), search.node_of("decode-1", cluster)
-    with apart(cluster, other, one):
-        time.sleep(3)
-    failure = search.first_failure()
-    print(failure)
-    assert failure["class"] == "network"
-    assert f"decode-1 on {other.address}" in failure["message"]
-    assert_satisfied_without_remains(search)
+    assert "cannot be written to" in search.said()
+    assert " is back after " in search.said()

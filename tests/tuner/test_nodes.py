@@ -253,6 +253,19 @@ def test_trials_go_where_the_weights_are_while_there_is_room(tmp_path: Path) -> 
     assert selector(told.nodes.place("w", npus(1))) is None, "a is full now"
 
 
+def test_weights_of_a_trial_on_several_nodes_are_where_its_instances_were(tmp_path: Path) -> None:
+    told = Told(tmp_path, local_weights="/nvme")
+    told.nodes.renew([node("a"), node("b"), node("c")])
+    split = Placement(
+        (parse_bundle({"CPU": 1}), parse_bundle({"NPU": 2}), parse_bundle({"NPU": 2}))
+    )
+    instances = {"prefill-1": {"node": "10.0.0.b"}, "decode-1": {"node": "10.0.0.c"}}
+    told.run("x", split, "a", Outcome("measured", data={"instances": instances}))
+    asked = told.nodes.place("y", split)
+    labels = [bundle.labels.get(NODE_ID) for bundle in asked.bundles]
+    assert labels == [None, "in(b,c)", "in(b,c)"], "a only supervised"
+
+
 def test_a_trial_whose_chosen_node_left_is_placed_anew_at_once(tmp_path: Path) -> None:
     told = Told(tmp_path, local_weights="/nvme")
     told.nodes.renew([node("a"), node("b")])

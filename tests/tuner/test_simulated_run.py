@@ -56,6 +56,7 @@ def test_the_simulation_mode_searches_without_engine_tool_or_device(tmp_path: Pa
     assert_nothing_left(run.folder)
 
 
+@pytest.mark.slow
 def test_the_shipped_search_for_a_split_needs_no_npu_and_delivers_what_to_start(
     tmp_path: Path,
 ) -> None:

@@ -50,16 +50,16 @@ def supervised(
 
 
 def undisturbed(
-    course: Course, fleet: Fleet, front: Front, served_name: str
+    course: Course, fleet: Fleet, front: Front, served_name: str, earlier: str
 ) -> Generator[Progress, None, Answer]:
-    """The runs of the benchmark, through the router.
+    """The runs of the benchmark, through the router, after the stage ``earlier``.
 
     Raises ``TrialFailure`` when the split does not answer any more after them, or when requests
     failed because the router did not reach instances: that says nothing about the split.
     """
-    before = yield from supervised(front.broken_connections("benchmark"), fleet, front)
+    before = yield from supervised(front.broken_connections(earlier), fleet, front)
     answer = yield from supervised(course.steps(), fleet, front)
-    stage = str(course.runs[-1]["stage"]) if course.runs else "benchmark"
+    stage = str(course.runs[-1]["stage"]) if course.runs else earlier
     yield from supervised(front.still_answers(served_name, stage), fleet, front)
     broken = (yield from supervised(front.broken_connections(stage), fleet, front)) - before
     if broken:

@@ -285,7 +285,8 @@ class DisaggregatedTrial(ServedTrial):
         if front is None:
             answer = yield from supervised(course.steps(), fleet)
         else:
-            answer = yield from undisturbed(course, fleet, front, split.served_name)
+            earlier = "health" if split.transfer is None else "transfer"
+            answer = yield from undisturbed(course, fleet, front, split.served_name, earlier)
         yield from fleet.confirm()
         said = [*fleet.notes, *notes]
         found = self._result(course, answer, fleet.startup_s, said)

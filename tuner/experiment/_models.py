@@ -251,6 +251,13 @@ class LocalWeights(Block):
     timeout: Duration = 3600.0
 
 
+LocalFolder = Annotated[
+    LocalWeights,
+    BeforeValidator(_folder_alone),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]}),
+]
+
+
 class Cluster(Block):
     """Where trials run.
 
@@ -275,7 +282,7 @@ class Cluster(Block):
     labels: dict[str, str] = {}
     wait: Duration = 600.0
     exclude_after: PositiveInt | None = 2
-    local_weights: Annotated[LocalWeights, BeforeValidator(_folder_alone)] | None = None
+    local_weights: LocalFolder | None = None
     dashboard: bool = True
     temp_dir: str | None = None
 
