@@ -6,8 +6,9 @@ measurements do, and compute nothing. First the same search on 1, 2 and 4 nodes;
 
     python -m benchmarks.cluster_speedup [--trials 8] [--seconds 30] [--gantt gantt.svg]
 
-Times are from the beginning of the first trial to the end of the last one of the search: Ray's own
-start is not among them, the start of each trial's actor is.
+Times are from the first word of the first trial on its node to the end of the last one of the
+search. The start of Ray is not among them, nor is that of the first trial's worker; the starts of
+the others are.
 """
 
 from __future__ import annotations
