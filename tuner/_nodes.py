@@ -189,8 +189,7 @@ class Nodes:
         nodes = self._blamed(live, failure)
         if outcome.status == "measured":
             self._forgive(identity, live.nodes)
-            instances = outcome.data.get("instances", {}).values()
-            self._has_weights(self._named({one["node"] for one in instances}))
+            self._has_weights(self._named(_addresses(outcome.data.get("instances"))))
         elif failure.get("class") in ("device", "lost") and nodes:
             self._record.avoid(identity, nodes)
             if failure["class"] == "device":
@@ -385,3 +384,9 @@ class Nodes:
 
 def _parts(placement: Placement) -> tuple[tuple[Bundle, ...], Any]:
     return placement.bundles, placement.strategy
+
+
+def _addresses(instances: Any) -> set[str]:
+    """Of the nodes of a trial's instances; simulated ones are nowhere."""
+    found = instances.values() if isinstance(instances, dict) else ()
+    return {one["node"] for one in found if isinstance(one, dict) and one.get("node")}
