@@ -10,6 +10,7 @@ What a killed test run left behind is removed by the next one.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -33,6 +34,9 @@ RAY = str(Path(sys.executable).with_name("ray"))
 _START_S = 90.0
 _OWNER = "TUNER_TEST_NODES"
 """In the environment of all processes of a cluster: the process id of the tests."""
+_numbers = itertools.count(2)
+"""Of networks. The kernel removes interfaces some time after it removed the namespace that they were
+in, so no name is given twice."""
 
 
 def isolation() -> str | None:
@@ -41,7 +45,7 @@ def isolation() -> str | None:
         return "network namespaces need root on Linux"
     if shutil.which("ip") is None:
         return "network namespaces need the program ip"
-    name = f"nodes{os.getpid()}-probe"
+    name = f"nd{os.getpid()}-probe"
     if subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode:
         return "this machine permits no network namespaces"
     _ip("netns", "del", name)
@@ -65,11 +69,11 @@ def remove_leftovers() -> None:
             shutil.rmtree(folder, ignore_errors=True)
     if isolation() is None:
         for line in _ip("netns", "list").splitlines():
-            found = re.match(r"nodes(\d+)-", line)
+            found = re.match(r"nd(\d+)-", line)
             if found and _abandoned(found[1]):
                 _ip("netns", "del", line.split()[0])
         for link in json.loads(_ip("-json", "link", "show", "type", "bridge") or "[]"):
-            found = re.fullmatch(r"nodes(\d+)", link.get("ifname", ""))
+            found = re.fullmatch(r"nd(\d+)", link.get("ifname", ""))
             if found and _abandoned(found[1]):
                 _ip("link", "del", link["ifname"])
 
@@ -132,8 +136,9 @@ class Networks:
         address = f"{self._subnet}.{number}"
         if self._bridge is None:
             return address, ""
-        namespace = f"{self._bridge}-{number}"
-        outside, inside = f"{self._bridge}o{number}", f"{self._bridge}i{number}"
+        name = next(_numbers)
+        namespace = f"{self._bridge}-{name}"
+        outside, inside = f"{self._bridge}o{name}", f"{self._bridge}i{name}"
         _ip("netns", "add", namespace)
         self._namespaces.append(namespace)
         _ip("link", "add", outside, "type", "veth", "peer", "name", inside)
@@ -354,7 +359,7 @@ def networks(isolated: bool | None = None) -> Iterator[Networks]:
         yield Networks(f"127.{1 + pid % 250}.{pid // 250 % 250}", None)
         return
     # Names of interfaces have 15 characters; tests of several processes run side by side.
-    made = Networks(f"10.{100 + pid % 100}.{pid // 100 % 250}", f"nodes{pid}")
+    made = Networks(f"10.{100 + pid % 100}.{pid // 100 % 250}", f"nd{pid}")
     try:
         made.open()
         yield made

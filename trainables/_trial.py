@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -151,11 +151,15 @@ class TrialRun:
         *,
         timeout: float,
         valid: Callable[[Mapping[str, Json]], bool] = lambda result: True,
+        read_meanwhile: Iterable[Path] = (),
     ) -> Generator[Progress, None, dict[str, Json]]:
         """Run a stage program in its own interpreter and return its result document.
 
         A result left by an earlier attempt is returned at once if ``valid`` accepts it (weights
         it speaks of may have been deleted since) and no stage before it had to run anew.
+
+        Files ``read_meanwhile`` are the program's that others read while it runs; what an earlier
+        attempt wrote into them is removed before anybody can take it for news.
 
         Raises :class:`TrialFailure` when the program fails, dies, or runs longer than ``timeout``
         seconds.
@@ -165,7 +169,8 @@ class TrialRun:
         if known is not None and valid(known):
             self._record(stage, 0.0, resumed=True)
             return known
-        result_file.unlink(missing_ok=True)
+        for file in (result_file, *read_meanwhile):
+            file.unlink(missing_ok=True)
         request_file = self.folder / "stages" / f"{stage}.request.json"
         write_json(request_file, request)
         started = time.monotonic()

@@ -1,10 +1,9 @@
-"""A node, an engine, the network, the driver or the storage fails in the middle of a
+"""A node, an engine, the network or the driver fails in the middle of a
 prefill/decode trial on several nodes. The trial is told as failed, with where and why; it is
 repeated; the search gets its answer; nothing is measured twice and nothing is left."""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,30 +29,8 @@ SILENCE_S = 15
 Start = Callable[..., Search]
 
 
-@contextmanager
-def mounted(*words: str | Path) -> Iterator[None]:
-    """A mount for the time of the context; ``words`` as mount(8) takes them."""
-    done = subprocess.run(["mount", *map(str, words)], capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"only root can mount: {done.stderr}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(words[-1])], check=True)
-
-
 @pytest.fixture
-def storage(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, which nodes see vanish and come back as the driver does."""
-    folder = tmp_path / "storage"
-    folder.mkdir()
-    with mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs", folder):
-        subprocess.run(["mount", "--make-shared", str(folder)], check=True)
-        yield folder
-
-
-@pytest.fixture
-def cluster(storage: Path) -> Iterator[Nodes]:
+def cluster() -> Iterator[Nodes]:
     """A node for prefill and supervision, two for decode; the head carries no trials."""
     with nodes(cpus=0, isolated=True) as made:
         made.add({"CPU": 2, "NPU": 1}, {"role": "prefill"})
@@ -63,14 +40,12 @@ def cluster(storage: Path) -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def start(storage: Path, tmp_path: Path, cluster: Nodes) -> Iterator[Start]:
+def start(tmp_path: Path, cluster: Nodes) -> Iterator[Start]:
     """Starts a search and returns once its first split is under load."""
     with ExitStack() as stack:
 
         def begin(**changes: Any) -> Search:
-            file = write_search(
-                tmp_path, cluster, **ONE_SPLIT, storage=str(storage / "results"), **changes
-            )
+            file = write_search(tmp_path, cluster, **ONE_SPLIT, **changes)
             started = Search("run", file, cluster, "--json")
             stack.callback(started.process.kill)
             started.until(Search.in_benchmark, 150)
@@ -82,7 +57,7 @@ def start(storage: Path, tmp_path: Path, cluster: Nodes) -> Iterator[Start]:
 def assert_satisfied_without_remains(search: Search) -> None:
     search.conclude()
     assert_nothing_measured_twice(search.folder)
-    assert all(item["metrics"]["success_rate"] == 1.0 for item in ledger(search.folder))
+    assert {item["metrics"]["success_rate"] for item in ledger(search.folder)} == {1.0}
     assert_nothing_left(search.folder)
     assert not list(search.folder.glob("trials/*/transfer"))
 
@@ -155,8 +130,6 @@ def test_a_node_with_the_trial_itself_loses_power(start: Start, cluster: Nodes) 
         search.until(lambda run: f"node left: {node.address}" in run.said(), 150)
         print("left after", time.monotonic() - begun)
         assert_satisfied_without_remains(search)
-    (again,) = search.told("again")
-    assert "its worker or node died" in again["message"]
 
 
 def test_the_driver_is_killed_and_resumed(start: Start, cluster: Nodes) -> None:
@@ -199,10 +172,4 @@ def test_the_network_between_head_and_a_node_is_cut(start: Start, cluster: Nodes
     assert failure["instance"] == "decode-1"
     assert failure["node"] == node.address
     assert_satisfied_without_remains(search)
-
-
-@contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    with mounted("--bind", folder, folder):
-        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
-        yield
+    assert node.process.wait(60) is not None  # what the cluster has given up ends itself

@@ -66,6 +66,7 @@ class BuiltinBenchmark(Benchmark):
             request,
             timeout=timeout,
             valid=lambda known: known.get("asked") == asked and _there(known["artifacts"]),
+            read_meanwhile=[_windows_file(trial, stage)],
         )
         found = yield from self._described(steps, trial, stage, load)
         seconds = sum(one["seconds"] for one in trial.stages[before:])
@@ -100,7 +101,7 @@ class BuiltinBenchmark(Benchmark):
             steps.close()
 
     def windows(self, trial: TrialRun, stage: str) -> Sequence[Window]:
-        file = trial.folder / stage / FILE
+        file = _windows_file(trial, stage)
         return self._readers.setdefault(file, WindowReader(file)).windows()
 
     def requests(self) -> int:
@@ -116,6 +117,10 @@ class BuiltinBenchmark(Benchmark):
     @cached_property
     def _workload(self) -> Workload:
         return make_workload(self.options.workload)
+
+
+def _windows_file(trial: TrialRun, stage: str) -> Path:
+    return trial.folder / stage / FILE
 
 
 def _there(artifacts: Mapping[str, str]) -> bool:

@@ -126,11 +126,12 @@ def check_benchmark(
     suite = _Suite(block, serve, load, folder, f"benchmark-{uuid.uuid4().hex}", patience)
     try:
         _check_life(suite, seeded=seeded)
-        _check_some_failures(suite)
+        failed = _check_some_failures(suite)
         for condition in ("all_fail", "dies"):
             _check_failure(suite, condition)
         _check_lateness(suite)
         _check_giving_up(suite)
+        _check_second_attempt(suite, TrialRun(failed.spec), "bench")
         _check_death_of_the_tool(suite)
     finally:
         sweep(suite.run_id, grace_s=0)
@@ -186,7 +187,7 @@ def _check_life(suite: _Suite, *, seeded: bool) -> None:
         require(not seeded or sent[0] != sent[2], "another seed sends the same requests")
 
 
-def _check_some_failures(suite: _Suite) -> None:
+def _check_some_failures(suite: _Suite) -> TrialRun:
     benchmark = make_benchmark(suite.block)
     trial = suite.trial("some-fail")
     with suite.serve("some_fail") as service:
@@ -198,6 +199,20 @@ def _check_some_failures(suite: _Suite) -> None:
     said = found.data.get("failures")
     counted = isinstance(said, Mapping) and sum(said.values()) == FAILURES
     require(counted, f"data['failures'] does not count the failures by their message: {said}")
+    return trial
+
+
+def _check_second_attempt(suite: _Suite, trial: TrialRun, stage: str) -> None:
+    """A run in the place of one with failures; nothing of those is told as its own."""
+    benchmark = make_benchmark(suite.block)
+    with suite.serve("hangs") as service:
+        steps = benchmark.run(
+            trial, service.target, suite.load, stage=stage, seed=2, timeout=_never(suite)
+        )
+        _until_asked(suite, service, steps)
+        failed = sum(window.failed for window in benchmark.windows(trial, stage))
+        steps.close()
+    require(not failed, f"windows tell {failed} failures of an earlier attempt")
 
 
 def _check_failure(suite: _Suite, condition: Literal["all_fail", "dies"]) -> None:

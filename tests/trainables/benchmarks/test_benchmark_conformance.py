@@ -74,7 +74,7 @@ class Sound(Benchmark):
     ) -> Generator[Progress, None, BenchmarkResult]:
         service = _SERVICES[target.base_url]
         folder = trial.folder / stage
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (trial.folder / f"{stage}.log").write_text("begins\n")
         count = load.requests or self.options.requests
         asked = [self.ask(seed, number, stage) for number in range(count)]
