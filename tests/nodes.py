@@ -35,8 +35,8 @@ _START_S = 90.0
 _OWNER = "TUNER_TEST_NODES"
 """In the environment of all processes of a cluster: the process id of the tests."""
 _numbers = itertools.count(2)
-"""Of networks. The kernel removes interfaces some time after it removed the namespace that they were
-in, so no name is given twice."""
+"""Of networks. The kernel removes interfaces some time after the namespace that they were in, so no
+name is given twice."""
 
 
 def isolation() -> str | None:
