@@ -1,8 +1,8 @@
 """TCP ports for servers of trials, such that no two trials and no foreign server share one.
 
 A port is leased by locking a file of that port in the user's runtime folder; the kernel frees it
-when the holder dies. The lease excludes other leases of this user on this host; a bind test
-excludes whatever else listens. Between lease and the server's own bind nothing of ours takes the
+when the holder dies. The lease excludes other leases of this user in the same network (containers
+may share the folder and have networks of their own); a bind test excludes whatever else listens. Between lease and the server's own bind nothing of ours takes the
 port, and the kernel gives it to no outgoing connection, because ports are chosen outside its
 ephemeral range.
 """
@@ -10,6 +10,7 @@ ephemeral range.
 from __future__ import annotations
 
 import errno
+import os
 import random
 import socket
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from cluster._locks import FileLock, read_holder, runtime_folder
 _PREFERRED = range(20000, 65536)
 """Above what Ray (6379 to 19999) and common servers use by default."""
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_NETWORK = "/proc/self/ns/net"
 _CLOSING = {
     psutil.CONN_TIME_WAIT,
     psutil.CONN_FIN_WAIT1,
@@ -89,7 +91,7 @@ def lease_ports(
             can be seen), or not enough ports are free.
         PermissionError: The user's runtime folder belongs to somebody else.
     """
-    folder = runtime_folder() / "ports"
+    folder = runtime_folder() / f"ports-{_network()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if ports:
         return _demand(folder, ports)
@@ -125,6 +127,14 @@ def port_owners(port: int) -> set[int | None]:
         and connection.laddr
         and connection.laddr.port == port
     }
+
+
+def _network() -> int:
+    """The number of this process's network namespace; 0 where there are none."""
+    try:
+        return os.stat(_NETWORK).st_ino
+    except OSError:
+        return 0
 
 
 def _demand(folder: Path, ports: Sequence[int]) -> PortLease:
