@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from searchers._candidates import FallbackOptions, NoRanking, counted, grouped, ranked
-from searchers._contract import WAIT, Done, Json, Outcome, Proposal, Strategy, Wait
-from searchers._flight import Flight
+from searchers._candidates import FallbackOptions, counted
+from searchers._contract import WAIT, Done, Json, Proposal, Wait
+from searchers._fallback_search import FallbackSearch
 from searchers._levels import LevelSearch, Probe, most_probes
 from searchers._registry import register_strategy
 from searchers._space import Space
@@ -17,7 +15,7 @@ class BinaryFallbackOptions(FallbackOptions):
 
 
 @register_strategy("binary_fallback", BinaryFallbackOptions)
-class BinaryFallback(Strategy):
+class BinaryFallback(FallbackSearch[int]):
     """Finds the shortest prefix of the candidates whose fallback meets the demand.
 
     A candidate proposal has the parameters ``{"fallback": [layer, ...]}``. With one probe at a
@@ -27,116 +25,47 @@ class BinaryFallback(Strategy):
     The analysis (kind ``analysis``, see :func:`searchers._candidates.ranked`) is asked for when
     zero fallback has failed, or beside it when there is room for two.
 
-    The end comes only when everything handed out has been told: a trial that outlives its
-    usefulness may still contradict the answer, and then the answer is looked into.
+    A trial that outlives its usefulness may still contradict the answer, and then the answer is
+    looked into.
     """
 
     def __init__(
         self, options: BinaryFallbackOptions, *, space: Space | None = None, seed: int = 0
     ) -> None:
-        if space is not None:
-            raise ValueError("binary_fallback searches the candidates; it takes no space")
-        self._options = options
-        self._groups = grouped(options.candidates)
-        self._levels = LevelSearch(len(self._groups), options.max_failures)
-        self._flight = Flight()
-        self._satisfied: dict[int, Proposal] = {}
-        self._trouble: str | None = None
+        self._levels = LevelSearch(len(options.candidates), options.max_failures)
+        super().__init__(options, self._levels, space)
 
     def ask(self) -> Proposal | Wait | Done:
-        if self._flight and len(self._flight) >= self.width:
+        if self._full():
             return WAIT
-        pending = self._pending()
-        probe = None if self._trouble else self._levels.next(self.width, pending.values())
+        probe = None if self._trouble else self._levels.next(self.width, self._pending())
         if probe is not None:
             return self._propose(probe)
         if self._wants_analysis():
-            why = "sensitivity analysis: in which order should layers fall back?"
-            return self._flight.launch({}, kind="analysis", why=why)
+            return self._analyse()
         return WAIT if self._flight else self._conclude()
 
-    def tell(self, proposal: Proposal, outcome: Outcome) -> None:
-        landed = self._flight.land(proposal)
-        if landed is None or outcome.status == "cancelled":
-            return
-        if landed.kind == "analysis":
-            self._learn_ranking(outcome)
-            return
-        level: int = landed.labels["level"]
-        if outcome.status == "failed":
-            self._levels.record_failure(level)
-            return
-        if outcome.satisfied is None:
-            raise ValueError("binary_fallback needs to be told whether the demand is satisfied")
-        self._levels.record(level, outcome.satisfied)
-        if outcome.satisfied:
-            self._satisfied.setdefault(level, landed)
-
-    def best(self) -> Proposal | None:
-        level = self._levels.answer()
-        return None if level is None else self._satisfied[level]
-
     def obsolete(self) -> frozenset[int]:
-        pending = self._pending()
-        useless = self._levels.obsolete(pending.values())
-        numbers = {number for number, level in pending.items() if level in useless}
-        if not self._needs_analysis():
-            numbers |= self._flight.proposals.keys() - pending.keys()
-        return frozenset(numbers)
-
-    def remaining(self) -> int | None:
-        if self._needs_analysis():
-            return None
-        return max(self._levels.outstanding(self.width), len(self._flight))
+        return self._useless(self._levels.obsolete(self._pending()))
 
     def most(self) -> int | None:
         """See the base; None as long as the number of candidates is unknown."""
         if not self._groups:
             return None
-        analysed = not self._options.candidates
-        return most_probes(len(self._groups), self.width, alone=analysed) + analysed
+        return most_probes(len(self._groups), self.width, alone=self._ranks) + self._ranks
 
-    def state(self) -> dict[str, Json]:
-        return {
-            "flight": self._flight.state(),
-            "groups": self._groups,
-            "levels": self._levels.state(),
-            "satisfied": [proposal.to_json() for proposal in self._satisfied.values()],
-            "trouble": self._trouble,
-        }
+    def _place(self, proposal: Proposal) -> int:
+        level: int = proposal.labels["level"]
+        return level
 
-    def restore(self, state: Mapping[str, Json]) -> None:
-        self._flight.restore(state["flight"])
-        self._groups = [list(group) for group in state["groups"]]
-        self._levels.restore(state["levels"])
-        satisfied = [Proposal.from_json(document) for document in state["satisfied"]]
-        self._satisfied = {proposal.labels["level"]: proposal for proposal in satisfied}
-        self._trouble = state["trouble"]
+    def _gave_up(self) -> bool:
+        return self._levels.halted
 
-    def _pending(self) -> dict[int, int]:
-        """Levels in flight by number of the proposal."""
-        flying = self._flight.proposals.items()
-        return {number: each.labels["level"] for number, each in flying if each.kind == "candidate"}
-
-    def _needs_analysis(self) -> bool:
-        known = self._groups or self._trouble
-        return not known and self._levels.answer() is None and not self._levels.halted
-
-    def _wants_analysis(self) -> bool:
-        asked = len(self._flight) > len(self._pending())
-        return self._needs_analysis() and not asked
-
-    def _learn_ranking(self, outcome: Outcome) -> None:
-        try:
-            self._groups = ranked(outcome)
-        except NoRanking as error:
-            self._trouble = str(error)
-            return
-        self._levels.extend(len(self._groups))
+    def _pending(self) -> list[int]:
+        return [self._place(each) for each in self._candidates().values()]
 
     def _propose(self, probe: Probe) -> Proposal:
         self._levels.launch(probe)
-        prefix = self._groups[: probe.level]
         labels: dict[str, Json] = {
             "level": probe.level,
             "of": len(self._groups),
@@ -149,7 +78,7 @@ class BinaryFallback(Strategy):
             }
         if self._levels.contradictions:
             labels["contradictions"] = [list(pair) for pair in self._levels.contradictions]
-        parameters = {"fallback": [name for group in prefix for name in group]}
+        parameters = {"fallback": self._prefix(probe.level)}
         return self._flight.launch(parameters, why=self._why(probe), labels=labels)
 
     def _why(self, probe: Probe) -> str:
@@ -178,30 +107,23 @@ class BinaryFallback(Strategy):
     def _conflict(self, good: int, bad: int) -> str:
         return f"a fallback of {good} met the demand, the larger one of {bad} did not"
 
-    def _conclude(self) -> Done:
-        level = self._levels.answer()
-        if level is not None:
-            return Done("satisfied", self._satisfied[level], self._delivery(level) + self._notes())
-        if self._trouble is not None:
-            return Done("failed", None, self._trouble + self._notes())
-        if self._groups and self._levels.value(self._levels.top) is False:
-            said = (
-                f"the demand is not met even with all {self._total()} in fallback: check that the "
-                "unquantized model meets it, then allow more tolerance or quantize more gently "
-                "(finer granularity, more bits, another outlier method)"
-            )
-            return Done("exhausted", None, said + self._notes())
-        return Done("failed", None, "no fallback was found that meets the demand" + self._notes())
-
-    def _delivery(self, level: int) -> str:
-        if level == 0:
+    def _delivery(self, place: int) -> str:
+        if place == 0:
             return "plain quantization meets the demand, no layer falls back"
         low = self._levels.bounds()[0]
         less = f"; with {low} the demand is not met" if low >= 0 else ""
-        return f"{level} of {self._total()} fall back{less}"
+        return f"{place} of {self._total()} fall back{less}"
+
+    def _exhaustion(self) -> str:
+        if not self._groups or self._levels.value(self._levels.top) is not False:
+            return ""
+        return (
+            f"the demand is not met even with all {self._total()} in fallback: check that the "
+            "unquantized model meets it, then allow more tolerance or quantize more gently "
+            "(finer granularity, more bits, another outlier method)"
+        )
 
     def _notes(self) -> str:
-        """What a person should know about the measurements the answer rests on."""
         notes = ""
         levels = self._levels
         if levels.halted:

@@ -119,5 +119,5 @@ class StandingHighWithExperience(StandingHigh):
         self._linear_quants = options.linear_quants()
 
     def _parameters(self, strategy: int, fallback: list[str]) -> dict[str, Json]:
-        processors = self._options.anti_outlier_strategies[strategy]
+        processors = self._strategies[strategy]
         return {"process": [*processors, *self._linear_quants], "fallback": fallback}
