@@ -2,21 +2,19 @@
 
 A port is leased by locking a file of that port in the user's runtime folder; the kernel frees it
 when the holder dies. The lease excludes other leases of this user in the same network (containers
-may share the folder and have networks of their own); a bind test excludes whatever else listens. Between lease and the server's own bind nothing of ours takes the
-port, and the kernel gives it to no outgoing connection, because ports are chosen outside its
-ephemeral range.
+may share the folder and have networks of their own); a bind test excludes whatever else listens.
+Between lease and the server's own bind nothing of ours takes the port, and the kernel gives it to
+no outgoing connection, because ports are chosen outside its ephemeral range.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import random
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
@@ -25,7 +23,7 @@ from cluster._locks import FileLock, read_holder, runtime_folder
 _PREFERRED = range(20000, 65536)
 """Above what Ray (6379 to 19999) and common servers use by default."""
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_NETWORK = "/proc/self/ns/net"
+_NETWORK = Path("/proc/self/ns/net")
 _CLOSING = {
     psutil.CONN_TIME_WAIT,
     psutil.CONN_FIN_WAIT1,
@@ -67,12 +65,7 @@ class PortLease:
     def __enter__(self) -> PortLease:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
@@ -132,7 +125,7 @@ def port_owners(port: int) -> set[int | None]:
 def _network() -> int:
     """The number of this process's network namespace; 0 where there are none."""
     try:
-        return os.stat(_NETWORK).st_ino
+        return _NETWORK.stat().st_ino
     except OSError:
         return 0
 

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
-from types import TracebackType
 
 from cluster import ProcessTree, child_environment, lease_ports
 from trainables._program import StageError
@@ -119,12 +118,7 @@ class Front:
     def __enter__(self) -> Front:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _failure(
