@@ -5,6 +5,7 @@ not import Ray.
 """
 
 from trainables._extras import EXTRAS, how_to_install, missing_modules
+from trainables._figures import figure
 from trainables._measurement import Measurement, MeasurementError
 from trainables._program import FAILURE_CLASSES, FailureClass, StageError, run_program
 from trainables._pump import CANCEL, TrialPump
@@ -36,6 +37,7 @@ __all__ = [
     "TrialSpec",
     "TrialType",
     "VerificationPolicy",
+    "figure",
     "how_to_install",
     "missing_modules",
     "register_trial_type",

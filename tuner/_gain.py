@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from trainables import figure
+
 _SE = "_se"
 _SURE = 2.0
 """Standard errors of the difference beyond which it is taken for real, about 95 %."""
@@ -24,7 +26,7 @@ def gain_note(
         return None
     difference = sign * (winner[name] - baseline[name])
     share = 100 * difference / abs(baseline[name])
-    said = f"{name}: {winner[name]:.4g} against {baseline[name]:.4g} of the baseline"
+    said = f"{name}: {figure(winner[name])} against {figure(baseline[name])} of the baseline"
     errors = [document.get(f"{name}{_SE}") for document in (winner, baseline)]
     if errors[0] is None or errors[1] is None:
         return f"{said}, {share:+.1f} % (single runs, so noise is not known)"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from trainables import figure
 from tuner._fitness import fitness
 from tuner.experiment import FITNESS, Expectation, Limit, Objective
 
@@ -29,9 +30,9 @@ class Check:
     ok: bool
 
     def __str__(self) -> str:
-        value = "missing" if self.value is None else f"{self.value:.4g}"
+        value = "missing" if self.value is None else figure(self.value)
         sign = "<=" if self.lower_is_better else ">="
-        return f"{self.metric} {value} (demand {sign} {self.limit:.4g})"
+        return f"{self.metric} {value} (demand {sign} {figure(self.limit)})"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from trainables._figures import figure
 from trainables._trial import Json, Progress, TrialRun
 from trainables.benchmarks import Benchmark, BenchmarkResult, Load, Target
 from trainables.engines import HealthCheck
@@ -137,11 +138,14 @@ class Course:
     def _given_up(self, found: Found, metrics: Mapping[str, float]) -> dict[str, Json]:
         wanted = self.goal.throughput
         if found.reason == "beaten":
-            said = f"at most {found.bound:.4g} {wanted}, the best known has {self.incumbent:.4g}"
+            assert found.bound is not None
+            assert self.incumbent is not None
+            most, best = figure(found.bound), figure(self.incumbent)
+            said = f"at most {most} {wanted}, the best known has {best}"
             return {"by": "incumbent", "metric": wanted, "bound": found.bound, "reason": said}
         worst = max(self.goal.limits, key=lambda limit: margin(limit, metrics) or 0.0)
         value = metrics.get(worst.metric)
-        said = f"{worst.metric} is {'missing' if value is None else f'{value:.4g}'}"
+        said = f"{worst.metric} is {'missing' if value is None else figure(value)}"
         said += f" at the lowest load ({found.level:g}), in a short run"
         return {"by": "slo", "metric": worst.metric, "reason": said}
 

@@ -25,6 +25,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from trainables._figures import figure
 from trainables.serving._slo import Limit
 
 _LEAST_BLOCKS = 5
@@ -146,7 +147,7 @@ class Sentinel:
     ) -> Verdict | None:
         total = sum(values)
         if total > limit * requests and not self.means_only:
-            said = f"{metric} is at least {total / requests:.4g} whatever the rest is"
+            said = f"{metric} is at least {figure(total / requests)} whatever the rest is"
             return Verdict(metric, said, True, math.log(total / requests / limit))
         least = _least_mean(values[self.width :], max(self.width, _BLOCK))
         if least is None or requests <= len(values):
@@ -154,7 +155,7 @@ class Sentinel:
         predicted = (total + (requests - len(values)) * least) / requests
         if predicted <= limit * _SLACK:
             return None
-        said = f"{metric} will be {predicted:.4g} or more, after {len(values)} of {requests}"
+        said = f"{metric} will be {figure(predicted)} or more, after {len(values)} of {requests}"
         return Verdict(metric, said, False, math.log(predicted / limit))
 
     def _percentile(
@@ -180,7 +181,7 @@ class Sentinel:
         most = statistics.fmean(self.rates) + _t(count - 1) * error
         if most >= needed:
             return None
-        said = f"{metric} will be {most:.4g} at most, the best known has {needed:.4g}"
+        said = f"{metric} will be {figure(most)} at most, the best known has {figure(needed)}"
         return Verdict(metric, said, False, None, most)
 
 
