@@ -144,9 +144,14 @@ class RecordedRun:
         model = source.model(self.served)
         return [Instance(f"rank {rank}", settings, model) for rank in range(count)]
 
+    @property
+    def sizes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Tokens of each request's prompt, and of its answer."""
+        return self._column("input_toks"), self._column("output_toks")
+
     def load(self) -> Load:
         """The requests, when the client sent them, with their lengths."""
-        rows = zip(self._column("input_toks"), self._column("output_toks"), strict=True)
+        rows = zip(*self.sizes, strict=True)
         order = np.argsort(self.sent, kind="stable")
         sizes = [(int(prompt), int(answer)) for prompt, answer in rows]
         return Load(
