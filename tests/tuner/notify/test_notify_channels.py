@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from tests.tuner.notify.sinks import HttpSink, SmtpSink, http_sink, smtp_sink
+from tests.tuner.notify.sinks import HttpSink, SmtpSink
 from tuner.experiment import AppriseOptions, FeishuOptions, WebhookOptions
 from tuner.notify import Notice, Progress, sign, write
 from tuner.notify._channel import Channel
@@ -22,18 +21,6 @@ NOTICE = Notice(
     "done", "demo", "2026-11-28T00:00:00+00:00", Progress(measured=3), verdict="satisfied"
 )
 SECRET = "hunter2-the-password"
-
-
-@pytest.fixture
-def sink() -> Iterator[HttpSink]:
-    with http_sink() as sink:
-        yield sink
-
-
-@pytest.fixture
-def mail() -> Iterator[SmtpSink]:
-    with smtp_sink() as sink:
-        yield sink
 
 
 def webhook(url: str, **options: Any) -> Channel[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from tests.tuner.notify.sinks import HttpSink, SmtpSink, http_sink, smtp_sink
+from tests.tuner.notify.sinks import HttpSink, SmtpSink
 from tuner.experiment import AppriseOptions, ChannelOptions, Kind, WebhookOptions
 from tuner.notify import Notice, Progress, Text
 from tuner.notify._channel import Channel
@@ -21,18 +21,6 @@ from tuner.notify._courier import Courier
 from tuner.notify._errors import SendError
 
 SECRET = "hunter2-the-token"
-
-
-@pytest.fixture
-def sink() -> Iterator[HttpSink]:
-    with http_sink() as sink:
-        yield sink
-
-
-@pytest.fixture
-def mail() -> Iterator[SmtpSink]:
-    with smtp_sink() as sink:
-        yield sink
 
 
 def notice(kind: Kind, message: str = "") -> Notice:

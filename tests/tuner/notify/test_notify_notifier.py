@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,12 @@ import pytest
 import yaml
 
 from searchers import Outcome, Proposal
-from tests.tuner.notify.sinks import HttpSink, http_sink
+from tests.tuner.notify.sinks import HttpSink
 from tuner._campaign import Event, EventKind, Ticket
 from tuner._ledger import Ledger
 from tuner._view import RunView
 from tuner.experiment import KINDS, load_experiment
 from tuner.notify import Notice, Notifier, Progress, Score, Subject, Under, write
-
-
-@pytest.fixture
-def sink() -> Iterator[HttpSink]:
-    with http_sink() as sink:
-        yield sink
 
 
 class Told:

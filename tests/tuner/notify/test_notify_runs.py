@@ -6,14 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.tuner.notify.sinks import HttpSink, SmtpSink, http_sink, smtp_sink
+from tests.tuner.notify.sinks import HttpSink, SmtpSink
 from tests.tuner.runs import Run, ledger, run, write_experiment
 
 SECRETS = {
@@ -21,18 +20,6 @@ SECRETS = {
     "SIGNING": "hunter2-the-signing-secret",
     "PASSWORD": "hunter2-the-password",
 }
-
-
-@pytest.fixture
-def sink() -> Iterator[HttpSink]:
-    with http_sink() as sink:
-        yield sink
-
-
-@pytest.fixture
-def mail() -> Iterator[SmtpSink]:
-    with smtp_sink() as sink:
-        yield sink
 
 
 def at(sink: HttpSink, path: str) -> list[dict[str, Any]]:
