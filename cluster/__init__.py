@@ -1,7 +1,7 @@
 """Where trials run: nodes, NPUs, resource tags, placement, ports, processes."""
 
 from cluster._connection import Connection, connect
-from cluster._files import sync_folder, write_atomic, write_json
+from cluster._files import GrowingFile, sync_folder, write_atomic, write_json
 from cluster._locks import Holder
 from cluster._nodes import LocalNode, local_nodes, start_node, stop_nodes
 from cluster._nodes_chips import (
@@ -41,15 +41,18 @@ from cluster._resources import (
 )
 from cluster._room import Room
 from cluster._run_lock import RunLock, RunLockedError
+from cluster._storage import STORAGE_S, Storage, StorageError, is_full, is_gone, probe
 
 __all__ = [
     "NODE_ID",
+    "STORAGE_S",
     "STRATEGIES",
     "Bundle",
     "Chip",
     "ClusterError",
     "Connection",
     "FoundProcess",
+    "GrowingFile",
     "Holder",
     "HostCommand",
     "Hosts",
@@ -66,6 +69,8 @@ __all__ = [
     "Room",
     "RunLock",
     "RunLockedError",
+    "Storage",
+    "StorageError",
     "Strategy",
     "accept_token",
     "ascend_versions",
@@ -79,10 +84,13 @@ __all__ = [
     "find_processes",
     "hccn",
     "infeasible",
+    "is_full",
+    "is_gone",
     "lease_ports",
     "local_nodes",
     "parse_bundle",
     "port_owners",
+    "probe",
     "run_commands",
     "selects",
     "slots",

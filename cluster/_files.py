@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +45,44 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class GrowingFile:
+    """A file to which whole entries are appended.
+
+    What a failed attempt has left of an entry is cut off before the next attempt.
+
+    Args:
+        file: Its path; its folder has to be there.
+        durable: Whether an entry is on disk when :meth:`append` returns.
+    """
+
+    def __init__(self, file: Path, *, durable: bool) -> None:
+        self._file = file
+        self._durable = durable
+        self._end: int | None = None
+
+    def append(self, entry: bytes) -> None:
+        """Append an entry. Raises ``OSError`` when that fails; it may be tried again."""
+        new = self._durable and not self._file.exists()
+        descriptor = os.open(
+            self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666
+        )
+        try:
+            if self._end is None:
+                self._end = os.fstat(descriptor).st_size
+            else:
+                os.ftruncate(descriptor, self._end)
+            rest = memoryview(entry)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            if self._durable:
+                os.fsync(descriptor)
+        except BaseException:
+            with suppress(OSError):
+                os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if new:
+            sync_folder(self._file.parent)
+        self._end = None

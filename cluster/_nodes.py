@@ -41,6 +41,7 @@ _SETTINGS = {
 }
 _STARTED = b"Ray runtime started"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_OWN_ADDRESS = re.compile(r"Local node IP: (\S+)")
 _START_BOUND_S = 120.0
 _STOP_GRACE_S = 20.0
 _SESSIONS_KEPT = 3
@@ -235,7 +236,7 @@ def _await(process: subprocess.Popen[bytes], log: Path, folder: Path) -> None:
     deadline = time.monotonic() + _START_BOUND_S
     while _STARTED not in log.read_bytes():
         if process.poll() is not None or time.monotonic() > deadline:
-            text = _COLOURS.sub("", log.read_text(errors="replace"))
+            text = _plain(log)
             lines = [line.strip() for line in text.splitlines() if line.strip()] or ["nothing"]
             kind = _TimedOut if "timed out during startup" in text else ClusterError
             raise kind(
@@ -247,10 +248,14 @@ def _await(process: subprocess.Popen[bytes], log: Path, folder: Path) -> None:
 
 def _own_address(options: NodeOptions, log: Path) -> str:
     """The address of a new cluster. Ray, which says it, takes another one for 127.0.0.1."""
-    for line in log.read_text(errors="replace").splitlines():
-        if line.startswith("Local node IP:"):
-            return line.partition(":")[2].strip()
+    if said := _OWN_ADDRESS.search(_plain(log)):
+        return said[1]
     return options.address or socket.gethostbyname(socket.gethostname())
+
+
+def _plain(log: Path) -> str:
+    """What Ray said; it colours its words, and puts times before them, as it likes."""
+    return _COLOURS.sub("", log.read_text(errors="replace"))
 
 
 def _dashboard(options: NodeOptions) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,11 @@ _KINSHIP = 0.15
 _FAITH = 0.5
 """How far a failure reaches along a number (1 is its range), into another category, and how many
 successes near by are taken for granted."""
+
+_FEW = 0.5
+_ALONE = 20.0
+"""How probable it is that one parameter or two make trials fail, and by how much an outcome then
+says less of other values of these."""
 
 
 class Objective(NamedTuple):
@@ -112,7 +118,9 @@ def best_of(
     if count > _MANY:
         rough = belief.thinned(_ROUGHER)
         gain, likely = improvement(rough, target, points, flying, succeeding)
-        promising = np.argsort(-(gain + _TIE * likely), kind="stable")[:_PROMISING]
+        promising = np.argsort(-_worth(rough, gain, likely, succeeding[:count]), kind="stable")[
+            :_PROMISING
+        ]
         rows = np.union1d(promising, np.flatnonzero(near))
         succeeding = np.concatenate([succeeding[rows], succeeding[count:]])
         points, near = points.take(rows), near[rows]
@@ -126,7 +134,7 @@ def best_of(
         gain, likely = improvement(belief, target, some, flying, likely_of_use, doubt)
         if gain.max() >= _NOTHING:
             break
-    best = int(np.argmax(gain + _TIE * likely))
+    best = int(np.argmax(_worth(belief, gain, likely, likely_of_use[: len(where)])))
     return int(rows[where[best]]), float(gain[best]), float(likely[best])
 
 
@@ -177,15 +185,44 @@ def improvement(
 def success(points: Encoded, tried: Encoded, failed: Array) -> Array:
     """The probability that a trial at each point is of use, from which of those ``tried`` were not.
 
-    ``failed`` (tried,) holds how much each outcome speaks against its surroundings, 0 to 1.
+    ``failed`` (tried,) holds how much each outcome speaks against its surroundings, 0 to 1. What
+    makes trials fail is not known: one parameter, two together, or all. Each such cause counts as
+    much as it tells what became of each trial from all others.
     """
     if not len(tried) or not failed.any():
         return np.ones(len(points))
-    near = np.ones((len(points), len(tried)))
-    for j in range(points.unit.shape[1]):
-        apart = points.unit[:, None, j] - tried.unit[None, :, j]
-        near *= np.exp(-0.5 * (apart / _REACH) ** 2)
-    for j in range(points.codes.shape[1]):
-        near *= np.where(points.codes[:, None, j] == tried.codes[None, :, j], 1.0, _KINSHIP)
-    probability: Array = (_FAITH + near @ (1 - failed)) / (_FAITH + near.sum(axis=1))
-    return probability
+    apart, others = _apart(points, tried), _apart(tried, tried)
+    count = apart.shape[2]
+    pairs = [list(pair) for size in (1, 2) for pair in combinations(range(count), size)]
+    causes = [(pair, _FEW / len(pairs), _ALONE) for pair in pairs]
+    causes.append((list(range(count)), 1 - _FEW, 1.0))
+    fits, told = [], []
+    for parameters, prior, sharper in causes:
+        near = np.exp(-sharper * others[:, :, parameters].sum(axis=2))
+        np.fill_diagonal(near, 0.0)
+        kept = _voted(near, failed)
+        fits.append(np.log(prior) + (failed == 0) @ np.log(kept) + failed @ np.log1p(-kept))
+        told.append(_voted(np.exp(-sharper * apart[:, :, parameters].sum(axis=2)), failed))
+    shares = np.exp(np.array(fits) - max(fits))
+    return np.asarray(shares @ np.array(told) / shares.sum())
+
+
+def _apart(left: Encoded, right: Encoded) -> Array:
+    """How little an outcome says along each parameter, a logarithm, (left, right, parameters)."""
+    numbers = 0.5 * ((left.unit[:, None] - right.unit[None]) / _REACH) ** 2
+    unlike = (left.codes[:, None] != right.codes[None]) * -np.log(_KINSHIP)
+    return np.concatenate([numbers, unlike], axis=2)
+
+
+def _voted(near: Array, failed: Array) -> Array:
+    useful = _FAITH + near @ (failed == 0)
+    told = useful / (useful + near @ failed)
+    return np.asarray(np.clip(told, 1e-3, 1 - 1e-3))
+
+
+def _worth(belief: Posterior, gain: Array, likely: Array, succeeding: Array) -> Array:
+    """What is chosen by. Until something ran, finding what does is worth as much as any gain."""
+    worth = gain + _TIE * likely
+    if belief.data is None:
+        worth = worth + succeeding * (gain / np.maximum(succeeding, 1e-9)).max()
+    return np.asarray(worth)

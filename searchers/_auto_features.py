@@ -36,11 +36,13 @@ class Linear:
         spread: How steep it may be.
         rise: How steeply a metric to be made large is expected to rise along it, when its name
             says nothing.
+        numeric: Which number it is the logarithm of; None: none.
     """
 
     effect: str
     spread: float
     rise: float = 0.0
+    numeric: int | None = None
 
 
 @dataclass(frozen=True)
@@ -195,15 +197,15 @@ class Features:
 
     def _columns(self) -> tuple[Linear, ...]:
         columns = []
-        for numeric in self._numeric:
+        for j, numeric in enumerate(self._numeric):
             if numeric is self._load or numeric is self._seqs:
                 continue
             spread = lore.spread(numeric.role)
             wide = 1.0 / max(numeric.high - numeric.low, 1e-9)
             if spread is None:
-                columns.append(Linear("", wide, rise=_MORE * wide))
+                columns.append(Linear("", wide, _MORE * wide, j))
             else:
-                columns.append(Linear(numeric.role, spread))
+                columns.append(Linear(numeric.role, spread, 0.0, j))
         for category in self._categorical:
             if category.known is not None:
                 effect = category.known[0]

@@ -7,7 +7,8 @@ The logarithms ``Y`` (points, metrics) are a matrix-variate Gaussian process::
 with ``B`` inverse-Wishart, so what makes one metric surprising tells how surprising the others may
 be, and the correlation between throughput and latency is part of every prediction. ``K`` is a sum
 of slopes, of smooth curves along each number, of effects of each category, and of what they do
-together. Its scales are not fitted but averaged over: draws from their prior, moved to the
+together. How much each parameter matters is a scale of its own, so that those that change nothing
+are seen through. The scales are not fitted but averaged over: draws from their prior, moved to the
 posterior by a few Metropolis steps. No optimiser, hence nothing to diverge with two points.
 
 A simulator's numbers may be believed: with weight ``w`` they take the place of the prior mean, and
@@ -25,14 +26,16 @@ from numpy.typing import NDArray
 
 from searchers import _auto_lore as lore
 from searchers._auto_features import Array, Encoded, Features, Linear
+from searchers._auto_scales import Scales
 
 _DRAWS = 96
 _CHAINS = 32
-_STEPS = 24
+_STEPS = 40
 _STRIDE = 0.6
+_BLOCK = 0.3
 _KEPT = 16
 """Of so many draws from the prior so many are resampled, moved by so many Metropolis steps of
-this length, and kept."""
+this length along this share of all scales, and kept."""
 
 _OFFSET = 3.0
 _BLIND_OFFSET = 1.2
@@ -40,28 +43,6 @@ _BLIND_OFFSET = 1.2
 
 _LOAD_SPREADS = (0.25, 0.35, 0.5)
 """Prior deviation of the slopes over the three load features."""
-
-_KNEE = (3.8, 1.3)
-_RATE_KNEE = (0.7, 0.3)
-_CAP = (0.8, 0.3)
-"""Mean and deviation of where load saturates, in logarithms of requests or shares of the range."""
-
-_SLOPES = (1.0, 0.4)
-_CURVE = (0.15, 0.7)
-_BEND = (0.5, 0.4)
-_LEVELS = (0.5, 0.6)
-_SCALING = (0.15, 0.7)
-_JOINT = (0.3, 0.7)
-_LENGTHS = (0.7, 0.6)
-_NOISE = (0.03, 0.8)
-"""Median and log deviation of what :class:`Scales` draws."""
-
-_WEIGHT = (1.0, 2.0)
-_ENDS = 0.2
-_TIGHT = (0.25, 0.6)
-"""Of what is believed: mean and deviation of the weight's log odds, and by how much the weight is
-stretched to end at 0 and 1; median and log deviation of the share of ``K`` that a belief of weight
-1 leaves."""
 
 _LEVEL = 0.7
 """By how much a believed level may be off before that speaks against the belief, a logarithm."""
@@ -87,32 +68,6 @@ class Metric:
     large: bool = False
 
 
-@dataclass(frozen=True)
-class Scales:
-    """``N`` draws of what the kernel leaves open."""
-
-    knee: Array  # (N,) log of the requests from which on more do not help
-    cap: Array  # (N,) log of the requests there are, where only their limit is a parameter
-    slopes: Array  # (N,) factor on the spread of all slopes
-    curve: Array  # (N,) how far a number's curve departs from its slope
-    bend: Array  # (N,) length over which it does
-    levels: Array  # (N, categorical) spread of a category's effect
-    scaling: Array  # (N,) spread of a category's slope over the load
-    joint: Array  # (N,) how much parameters do together
-    lengths: Array  # (N, numeric) over which lengths
-    noise: Array  # (N,)
-    weight: Array  # (N,) of what is believed
-    tight: Array  # (N,) share of all spreads that a belief of weight 1 leaves
-
-    @property
-    def left(self) -> Array:
-        """The share of all spreads that is left beside the belief, (N,)."""
-        return np.asarray(1 - self.weight * (1 - self.tight))
-
-    def thinned(self, every: int) -> Scales:
-        return Scales(**{name: values[::every] for name, values in vars(self).items()})
-
-
 class Model:
     """Everything about one space and its metrics that does not depend on measurements.
 
@@ -132,15 +87,25 @@ class Model:
         correlation = np.outer(loadings, loadings)
         np.fill_diagonal(correlation, 1.0)
         self._between = correlation * np.outer(widths, widths)
+        shape = len(features.columns), len(metrics)
         self._slopes = np.array(
             [[_slope(column, metric) for metric in metrics] for column in features.columns]
-        ).reshape(len(features.columns), len(metrics))
+        ).reshape(shape)
+        self._rises = np.array(
+            [[column.rise * metric.large for metric in metrics] for column in features.columns]
+        ).reshape(shape)
+        always = features.dimensions
+        self._of = [always if c.numeric is None else c.numeric for c in features.columns]
+        self._spreads = np.array([column.spread for column in features.columns])
+        self._open = Scales.count(features, believing=level is not None)
         self._load_slopes = np.array([lore.load_slopes(metric.kind) for metric in metrics]).T
-        self._open = 8 + features.numeric + features.categorical + 2 * (level is not None)
 
     def prior(self) -> Posterior:
-        """The belief before any measurement: bounds were chosen to be met somewhere."""
-        scales = self._scales(self._normals(_KEPT))
+        """The belief before any measurement: bounds were chosen to be met somewhere, and all
+        parameters matter as usual."""
+        normals = self._normals(_KEPT)
+        normals[:, Scales.relevance(self.features)] = 0.0
+        scales = self._scales(normals)
         bounds = np.array([metric.bound or 0.0 for metric in self.metrics])
         start = np.broadcast_to(bounds, (_KEPT, len(bounds)))
         if self._level is not None:
@@ -185,6 +150,7 @@ class Model:
         for _ in range(_STEPS if len(values) > 2 else 0):
             fresh = generator.standard_normal(normals.shape)
             moved = np.sqrt(1 - _STRIDE**2) * normals + _STRIDE * fresh
+            moved = np.where(generator.random(normals.shape) < _BLOCK, moved, normals)
             proposed = self._evidence(self._scales(moved), seen, values, doubt)
             better = np.log(generator.random(len(moved))) < proposed - evidence
             normals[better], evidence[better] = moved[better], proposed[better]
@@ -203,33 +169,7 @@ class Model:
         return np.random.default_rng(7).standard_normal((count, self._open))
 
     def _scales(self, normals: Array) -> Scales:
-        numeric, categorical = self.features.numeric, self.features.categorical
-        low, high = self.features.load_range or (0.0, 1.0)
-        wide = high - low
-        if self.features.counts_requests:
-            knee = _KNEE[0] + _KNEE[1] * normals[:, 0]
-        else:
-            knee = low + (_RATE_KNEE[0] + _RATE_KNEE[1] * normals[:, 0]) * wide
-        rest = normals[:, 8:]
-        weight, tight = np.zeros(len(normals)), np.ones(len(normals))
-        if self._level is not None:
-            odds = np.exp(_WEIGHT[0] + _WEIGHT[1] * rest[:, -2])
-            weight = np.clip((1 + 2 * _ENDS) * odds / (1 + odds) - _ENDS, 0.0, 1.0)
-            tight = np.minimum(_spread(_TIGHT, rest[:, -1]), 1.0)
-        return Scales(
-            knee=knee,
-            cap=low + (_CAP[0] + _CAP[1] * normals[:, 1]) * wide,
-            slopes=_spread(_SLOPES, normals[:, 2]),
-            curve=_spread(_CURVE, normals[:, 3]),
-            bend=_spread(_BEND, normals[:, 4]),
-            levels=_spread(_LEVELS, rest[:, :categorical]),
-            scaling=_spread(_SCALING, normals[:, 5]),
-            joint=_spread(_JOINT, normals[:, 6]),
-            lengths=_spread(_LENGTHS, rest[:, categorical : categorical + numeric]),
-            noise=_spread(_NOISE, normals[:, 7]),
-            weight=weight,
-            tight=tight,
-        )
+        return Scales.of(self.features, normals, believing=self._level is not None)
 
     def _evidence(self, scales: Scales, seen: Encoded, values: Array, doubt: Array) -> Array:
         """Log marginal likelihood of each draw, (N,), up to a constant."""
@@ -259,7 +199,12 @@ class Model:
 
     def mean(self, scales: Scales, points: Encoded) -> Array:
         """The prior mean, (N, points, metrics), but for its offset."""
-        mean: Array = points.linear @ self._slopes + self._loads(scales, points) @ self._load_slopes
+        risen = points.linear * self._matters(scales)[:, None]
+        mean: Array = (
+            points.linear @ self._slopes
+            + risen @ self._rises
+            + self._loads(scales, points) @ self._load_slopes
+        )
         if self._level is not None and points.believed is not None:
             mean = mean + scales.weight[:, None, None] * (points.believed - mean)
         return mean
@@ -267,8 +212,7 @@ class Model:
     def kernel(self, scales: Scales, left: Encoded, right: Encoded, offset: Array) -> Array:
         """K, (N, left, right), whose constant part has the deviation ``offset`` (N,)."""
         loads, others = self._loads(scales, left), self._loads(scales, right)
-        spreads = np.array([column.spread for column in self.features.columns])
-        slopes = (left.linear * spreads**2) @ right.linear.T
+        slopes = (left.linear * self._steepness(scales)[:, None]) @ right.linear.T
         scaled = np.einsum("kif,kjf,f->kij", loads, others, np.array(_LOAD_SPREADS) ** 2)
         total: Array = scales.slopes[:, None, None] ** 2 * (slopes + scaled)
         steep = np.einsum("ki,kj->kij", loads[:, :, 0], others[:, :, 0])
@@ -277,13 +221,14 @@ class Model:
         for j in range(self.features.numeric):
             apart = np.abs(left.unit[:, None, j] - right.unit[None, :, j])
             curve = _matern(apart / scales.bend[:, None, None])
-            total += scales.curve[:, None, None] ** 2 * curve
+            total += (scales.curve * scales.matters[:, j])[:, None, None] ** 2 * curve
             joint *= _matern(apart / scales.lengths[:, j, None, None])
         for j in range(self.features.categorical):
             same = left.codes[:, None, j] == right.codes[None, :, j]
             level = scales.levels[:, j, None, None] ** 2
             total += np.where(same, level + steep, 0.0)
-            joint *= np.where(same, 1.0, _ACROSS)
+            matters = scales.matters[:, self.features.numeric + j, None, None]
+            joint *= np.where(same, 1.0, _ACROSS**matters)
         total += joint
         total *= scales.left[:, None, None] ** 2
         total += offset[:, None, None] ** 2
@@ -292,13 +237,23 @@ class Model:
     def diagonal(self, scales: Scales, points: Encoded, offset: Array) -> Array:
         """The diagonal of K, (N, points)."""
         loads = self._loads(scales, points)
-        spreads = np.array([column.spread for column in self.features.columns])
-        slopes = (points.linear**2) @ spreads**2 + loads**2 @ np.array(_LOAD_SPREADS) ** 2
-        fixed = scales.joint**2 + self.features.numeric * scales.curve**2
+        slopes = self._steepness(scales) @ (points.linear**2).T
+        slopes = slopes + loads**2 @ np.array(_LOAD_SPREADS) ** 2
+        curves = (scales.matters[:, : self.features.numeric] ** 2).sum(axis=1)
+        fixed = scales.joint**2 + curves * scales.curve**2
         fixed = fixed + (scales.levels**2).sum(axis=1)
         steep = self.features.categorical * scales.scaling[:, None] ** 2 * loads[:, :, 0] ** 2
         diagonal: Array = fixed[:, None] + scales.slopes[:, None] ** 2 * slopes + steep
         return np.asarray(diagonal * scales.left[:, None] ** 2 + offset[:, None] ** 2)
+
+    def _matters(self, scales: Scales) -> Array:
+        """How much the parameter behind each column of the linear part matters, (N, columns)."""
+        always = np.ones((len(scales.matters), 1))
+        return np.asarray(np.concatenate([scales.matters, always], axis=1)[:, self._of])
+
+    def _steepness(self, scales: Scales) -> Array:
+        """Prior variance of each slope, (N, columns)."""
+        return np.asarray((self._spreads * self._matters(scales)) ** 2)
 
     def _loads(self, scales: Scales, points: Encoded) -> Array:
         """Log running requests, its saturation, and log of the queue, (N, points, 3), centred."""
@@ -373,12 +328,7 @@ class Posterior:
 
 
 def _slope(column: Linear, metric: Metric) -> float:
-    known = lore.slope(column.effect, metric.name, metric.kind)
-    return known + column.rise if metric.large else known
-
-
-def _spread(of: tuple[float, float], normals: Array) -> Array:
-    return np.asarray(of[0] * np.exp(of[1] * normals), dtype=np.float64)
+    return lore.slope(column.effect, metric.name, metric.kind)
 
 
 def _matern(distance: Array) -> Array:

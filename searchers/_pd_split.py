@@ -20,8 +20,9 @@ from searchers._pd_split_account import account, conclusion
 from searchers._pd_split_belief import agreement, hopeless
 from searchers._pd_split_options import (
     PdSplitOptions,
-    candidate_splits,
+    candidates,
     inner_strategy,
+    left_out_notes,
     role_spaces,
 )
 from searchers._pd_split_stage import Rated, Stage, role_rate
@@ -52,9 +53,10 @@ class PdSplit(Strategy):
     is a ``candidate``. Mixed instances are rated alone only where there are several shapes of them
     or parameters to tune, for the whole pool is measured in any case.
 
-    A shape whose trials fail in a role is not used in it. Splits with one that breaks its limits
-    alone come after all others. With ``top`` of 2 and more, there is a split of either kind among
-    the first two. A failed split does not count.
+    A shape whose trials fail in a role is not used in it; shapes that are ``misfits`` are never
+    proposed together, nor is one alone that has no other to go with. Splits with one that breaks
+    its limits alone come after all others. With ``top`` of 2 and more, there is a split of either
+    kind among the first two. A failed split does not count.
 
     The rates are requests per second. Where something else is maximised, it decides which measured
     split is the best, and the rates decide which are measured.
@@ -62,8 +64,8 @@ class PdSplit(Strategy):
 
     def __init__(self, options: PdSplitOptions, *, space: Space | None, seed: int) -> None:
         self._options = options
-        self._splits = candidate_splits(options)
-        spaces = role_spaces(space, self._splits)
+        self._splits, self._left_out = candidates(options)
+        spaces = role_spaces(space, self._splits, left_out_notes(self._left_out))
         self._stages: dict[Key, Stage] = {}
         for number, key in enumerate(_staged(self._splits, spaces)):
             inner = None
@@ -112,7 +114,8 @@ class PdSplit(Strategy):
             self._settled = True
         if self._flight:
             return WAIT
-        return conclusion(self._best, self._wholes, self._stages, rated)
+        left_out = left_out_notes(self._left_out)
+        return conclusion(self._best, self._wholes, self._stages, rated, left_out)
 
     def tell(self, proposal: Proposal, outcome: Outcome) -> None:
         landed = self._flight.land(proposal)
@@ -145,7 +148,8 @@ class PdSplit(Strategy):
         return wholes + sum(stage.most() for stage in self._stages.values())
 
     def account(self) -> dict[str, Json]:
-        return account(self._options, self._wholes, self._stages, self._rated())
+        told = account(self._options, self._wholes, self._stages, self._rated())
+        return {**told, "left_out": dict(self._left_out)}
 
     def state(self) -> dict[str, Json]:
         return {

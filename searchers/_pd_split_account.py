@@ -44,10 +44,11 @@ def conclusion(
     wholes: Wholes,
     stages: Mapping[Key, Stage],
     rated: Mapping[Key, Rated],
+    left_out: Iterable[str] = (),
 ) -> Done:
-    """The end of a search with nothing in flight."""
+    """The end of a search with nothing in flight; ``left_out`` are notes on what it never tries."""
     possible = wholes.possible(rated)
-    notes = "".join(f"; {note}" for note in _notes(wholes, possible, stages))
+    notes = "".join(f"; {note}" for note in (*left_out, *_notes(wholes, possible, stages)))
     if best is not None:
         return Done("satisfied", best, _delivery(best, wholes, possible) + notes)
     if wholes.tried:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from searchers._contract import Json, Strategy
 from searchers._pd_splits import ROLES, Role, Shape, Split, all_splits
@@ -25,12 +26,54 @@ class ShapeOptions(BaseModel):
     roles: list[Role] = list(ROLES)
 
 
+class Misfit(BaseModel):
+    """Shapes that are of no use for one split: of its prefill and its decode instances, or of its
+    mixed ones.
+
+    Attributes:
+        prefill, decode, mixed: Names of shapes; those that there are not are passed over.
+        why: For people.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    prefill: str | None = None
+    decode: str | None = None
+    mixed: str | None = None
+    why: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _is_a_split(self) -> Misfit:
+        if self.roles not in ({"prefill", "decode"}, {"mixed"}):
+            raise ValueError("name shapes for prefill and decode, or one for mixed")
+        return self
+
+    @property
+    def roles(self) -> set[str]:
+        return {role for role in ROLES if getattr(self, role) is not None}
+
+    def concerns(self, split: Split) -> bool:
+        named = {role: pool.shape.name for role, pool in split.pools.items()}
+        return named == {role: getattr(self, role) for role in self.roles}
+
+
+class Candidates(NamedTuple):
+    """All splits to choose from.
+
+    Attributes:
+        left_out: Shapes that no split has together, in words, and why.
+    """
+
+    splits: list[Split]
+    left_out: Mapping[str, str]
+
+
 class PdSplitOptions(BaseModel):
     """Options of ``pd_split``.
 
     Attributes:
         devices: Accelerators in total.
         shapes: The sorts of instances, by name; left out in an experiment whose trial knows them.
+        misfits: Shapes that are of no use together; left out likewise.
         output_tokens: Mean tokens of an answer; None: as the decode trials report them.
         top: Whole splits measured at most.
         mixed: Whether instances that do both are among the candidates.
@@ -44,6 +87,7 @@ class PdSplitOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     devices: int = Field(ge=1)
     shapes: dict[str, ShapeOptions] = {}
+    misfits: list[Misfit] = []
     output_tokens: float | None = Field(None, ge=1)
     top: int = Field(5, ge=1)
     mixed: bool = True
@@ -53,7 +97,7 @@ class PdSplitOptions(BaseModel):
     max_failures: int = Field(3, ge=0)
 
 
-def candidate_splits(options: PdSplitOptions) -> list[Split]:
+def candidates(options: PdSplitOptions) -> Candidates:
     """All splits to choose from. Raises ``ValueError`` when there is none."""
     if not options.shapes:
         raise ValueError("pd_split needs shapes: name the sorts of instances and their devices")
@@ -67,11 +111,36 @@ def candidate_splits(options: PdSplitOptions) -> list[Split]:
             f"no split fits {options.devices} devices: neither a prefill and a decode instance "
             f"together{', nor a mixed one' if options.mixed else ''}; there are {_said(options)}"
         )
-    return found
+    fitting: list[Split] = []
+    left_out: dict[str, str] = {}
+    for split in found:
+        misfit = next((one for one in options.misfits if one.concerns(split)), None)
+        if misfit is None:
+            fitting.append(split)
+        else:
+            left_out[_shapes_of(split)] = misfit.why
+    if not fitting:
+        raise ValueError("; ".join(["no split can work", *left_out_notes(left_out)]))
+    return Candidates(fitting, left_out)
 
 
-def role_spaces(space: Space | None, splits: Sequence[Split]) -> Mapping[Role, Space]:
+def left_out_notes(left_out: Mapping[str, str]) -> list[str]:
+    """What no split has, each reason once."""
+    reasons = dict.fromkeys(left_out.values())
+    return [
+        f"no split has {' or '.join(name for name, why in left_out.items() if why == reason)}: "
+        f"{reason}"
+        for reason in reasons
+    ]
+
+
+def role_spaces(
+    space: Space | None, splits: Sequence[Split], notes: Sequence[str] = ()
+) -> Mapping[Role, Space]:
     """The part of a space that belongs to each role; its names begin with the role and a dot.
+
+    Args:
+        notes: Why there are no other splits.
 
     Raises:
         ValueError: A name does not, or no split has instances of its role, or a parameter is
@@ -83,10 +152,8 @@ def role_spaces(space: Space | None, splits: Sequence[Split]) -> Mapping[Role, S
     strays = [name for name in space.names if name.partition(".")[0] not in used]
     if strays:
         prefixes = ", ".join(f"{role}.NAME" for role in used)
-        raise ValueError(
-            f"pd_split tunes each role alone, so parameters are called {prefixes}; "
-            f"not {', '.join(strays)}"
-        )
+        said = f"pd_split tunes each role alone, so parameters are called {prefixes}"
+        raise ValueError("; ".join([said, f"not {', '.join(strays)}", *notes]))
     found: dict[Role, Space] = {}
     for role in used:
         mine = {name: one for name, one in space.root.items() if name.startswith(f"{role}.")}
@@ -117,6 +184,10 @@ def inner_strategy(options: PdSplitOptions, space: Space, seed: int) -> Strategy
         return make_strategy(str(kind), block, space=space, seed=seed)
     except ValueError as error:
         raise ValueError(f"inner: {error}") from None
+
+
+def _shapes_of(split: Split) -> str:
+    return " with ".join(f"{pool.shape.name} {role}" for role, pool in split.pools.items())
 
 
 def _said(options: PdSplitOptions) -> str:

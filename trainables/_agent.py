@@ -17,8 +17,9 @@ from typing import Any
 import psutil
 
 from cluster import PortUnavailableError, ProcessesRemainError
-from trainables._blocks import model_folder, model_ready
+from trainables._blocks import model_ready
 from trainables._program import describe_error
+from trainables._staging import local_model
 from trainables._trial import POLL_SECONDS, Json, Progress, TrialFailure, TrialRun, TrialSpec
 from trainables.disaggregated._transfer_ports import lease_transfer_ports
 from trainables.engines import Engine, Service, make_engine, start_service
@@ -58,6 +59,7 @@ class Agent:
     def __init__(self, address: str) -> None:
         self._address = address
         self._host = _LOOPBACK
+        self._taken = range(0)
         self._leases = ExitStack()
         self._runner: _Runner | None = None
 
@@ -84,7 +86,8 @@ class Agent:
 
         Args:
             ports: How many.
-            taken: Those from the first number up to the second are not to be leased.
+            taken: Those from the first number up to the second are not to be leased, nor is the
+                engine to listen at one of them.
             near: Whether all who talk to the engine are on this node: it then listens on the
                 loopback address, else on the node's.
             interface: Whose address is to be taken for the node's.
@@ -106,6 +109,7 @@ class Agent:
                 raise TrialFailure("startup", "deploy", str(error)) from error
             leased = self._leases.enter_context(lease).ports
         self._host = _LOOPBACK if near else address
+        self._taken = range(*taken)
         return {
             "address": address,
             "interface": interface or _interface(address),
@@ -117,15 +121,16 @@ class Agent:
         """Begin to start an engine; :meth:`poll` tells what comes of it.
 
         Args:
-            request: ``spec`` (a :class:`TrialSpec` whose folder is that of the engine), ``engine``
-                (its block), ``model`` (folder or ``builtin:`` name), ``served_name``, ``options``,
-                ``env`` and ``config`` as in :class:`trainables.engines.Deployment`.
+            request: ``spec`` (a :class:`TrialSpec` whose folder is that of the engine, and whose
+                context says whether the model is copied to this node), ``engine`` (its block),
+                ``model`` (folder or ``builtin:`` name), ``served_name``, ``options``, ``env`` and
+                ``config`` as in :class:`trainables.engines.Deployment`.
         """
         if self._runner is not None:
             raise RuntimeError("the agent has an engine already")
         engine = make_engine(request["engine"])
         engine.options = engine.options.model_copy(update={"host": self._host})
-        self._runner = _Runner(engine, request)
+        self._runner = _Runner(engine, request, self._taken)
 
     def poll(self, wait: float) -> dict[str, Json]:
         """What is known of the engine, as soon as it is new, after ``wait`` seconds at the latest.
@@ -155,9 +160,10 @@ class Agent:
 class _Runner:
     """The thread that starts and watches one engine."""
 
-    def __init__(self, engine: Engine, request: Mapping[str, Json]) -> None:
+    def __init__(self, engine: Engine, request: Mapping[str, Json], taken: range) -> None:
         self._engine = engine
         self._request = request
+        self._taken = taken
         self._state = _State("starting", "deploy")
         self._news = threading.Condition()
         self._is_news = True
@@ -229,12 +235,14 @@ class _Runner:
         trial = TrialRun(TrialSpec.from_json(request["spec"]))
         trial.folder.mkdir(parents=True, exist_ok=True)
         yield from model_ready(trial, request["model"])
+        model = yield from local_model(trial, request["model"])
         return (
             yield from start_service(
                 trial,
                 self._engine,
-                model=model_folder(request["model"]),
+                model=model,
                 served_name=request["served_name"],
+                port=_port(self._taken),
                 options=request["options"],
                 env=request["env"],
                 config=request["config"],
@@ -253,6 +261,17 @@ class _Runner:
 
 def _described(error: Exception, stage: str) -> dict[str, str]:
     return {**describe_error(error), "stage": stage, "excerpt": ""}
+
+
+def _port(taken: range) -> int | None:
+    """A free port outside ``taken``, which whoever starts the engine leases at once; None: any."""
+    if not taken:
+        return None
+    try:
+        with lease_transfer_ports(1, taken) as lease:
+            return lease.ports[0]
+    except PortUnavailableError as error:
+        raise TrialFailure("startup", "deploy", str(error)) from error
 
 
 def _check_private(address: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import platform
 import socket
 import time
@@ -11,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster import STORAGE_S, is_full, is_gone, probe
 from trainables._measurement import Measurement
 from trainables._program import StageError, describe_error
 from trainables._trial import (
@@ -28,22 +28,6 @@ if TYPE_CHECKING:
     from trainables._crew import Crew
 
 CANCEL = "cancel"
-_STORAGE_S = 600.0
-"""How long a trial waits for a storage that is gone."""
-_GONE = frozenset(
-    {
-        errno.ENOENT,
-        errno.EROFS,
-        errno.EIO,
-        errno.ESTALE,
-        errno.ENODEV,
-        errno.ENOTCONN,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ETIMEDOUT,
-    }
-)
-_PROBE = ".there"
 
 
 class TrialPump:
@@ -54,7 +38,9 @@ class TrialPump:
 
     A storage that is gone for a while (read-only, not mounted, no answer from its server) is waited
     for: before the trial begins; with a result, which is written once it is back; and with a
-    failure, which would be repeated in vain before.
+    failure, which would be repeated in vain before. So is one that is full, but not with a failure,
+    after which space may be made. The folder above the trial's has to be there:
+    where it is not, nothing is mounted.
 
     Args:
         crew: What the trial holds on other nodes; whoever made it ends it after :meth:`close`.
@@ -68,7 +54,7 @@ class TrialPump:
         crew: Crew = (),
         *,
         node: str | None = None,
-        storage_s: float = _STORAGE_S,
+        storage_s: float = STORAGE_S,
     ) -> None:
         self.spec = spec
         self._node = node
@@ -111,8 +97,8 @@ class TrialPump:
             if Measurement.file(self._folder).exists():
                 return self._report("measured")
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._probe()
+                self._folder.mkdir(exist_ok=True)
+                probe(self._folder)
             except OSError as error:
                 return self._without_storage(error, seconds)
             self._gone_since = None
@@ -130,7 +116,7 @@ class TrialPump:
         """Report the end, once the storage is there that it belongs to."""
         end = self._end
         try:
-            self._probe()
+            probe(self._folder)
             if isinstance(end, Result):
                 self._write(end)
                 return self._report("measured")
@@ -147,18 +133,12 @@ class TrialPump:
             return (self._folder / CANCEL).exists()
         return False
 
-    def _probe(self) -> None:
-        """Raise ``OSError`` when nothing can be written into the trial's folder."""
-        probe = self._folder / _PROBE
-        probe.touch()
-        probe.unlink(missing_ok=True)
-
     def _without_storage(self, error: OSError, seconds: float) -> dict[str, Json]:
         """Wait, or give up what has to be written there."""
         now = time.monotonic()
         self._gone_since = self._gone_since or now
-        full = error.errno == errno.ENOSPC and isinstance(self._end, Result)
-        if (error.errno in _GONE or full) and now - self._gone_since < self._storage_s:
+        full = is_full(error) and not isinstance(self._end, dict)
+        if (is_gone(error) or full) and now - self._gone_since < self._storage_s:
             if self._is_cancelled():
                 return self._report("cancelled")
             time.sleep(min(seconds, POLL_SECONDS))

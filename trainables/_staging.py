@@ -25,13 +25,15 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import IO, TypedDict, TypeVar
 
 from cluster import sync_folder, write_json
 from trainables._blocks import model_folder
 from trainables._program import StageError
 from trainables._trial import Json, Progress, TrialFailure, TrialRun
 from trainables.models import is_builtin
+
+R = TypeVar("R")
 
 LOCAL_WEIGHTS = "local_weights"
 """Entry of a trial's context: ``{folder, copies, space, timeout}``; nothing is copied without."""
@@ -45,6 +47,7 @@ _SPARE = 256 << 20
 """Bytes that are left free on the disk."""
 _TRIES = 3
 _LOCK_S = 30.0
+_AGAIN_S = 0.1
 _SUGGESTION = "make room there, or leave cluster.local_weights out"
 
 _USED: dict[Path, int] = {}
@@ -85,13 +88,14 @@ def local_model(trial: TrialRun, model: str) -> Generator[Progress, None, Path]:
         return source
     request = {"source": str(source), **wanted}
     for _ in range(_TRIES):
-        found = yield from trial.program(
+        copying = trial.program(
             STAGE,
             "trainables._staging_program",
             request,
             timeout=float(wanted["timeout"]),
             valid=lambda result: is_copy(Path(result["folder"])),
         )
+        found = yield from _told(copying, trial.folder / f"{STAGE}.log", source)
         copy = Path(found["folder"])
         if (yield from _used(copy)):
             return copy
@@ -112,13 +116,16 @@ def stage(source: Path, folder: Path, limits: Limits) -> Path:
     target = home / source.name
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(_lock_of(home)):
-            if not is_copy(target):
-                need = sum(size for _, size, _ in files)
-                with _locked(home.parent / ".lock"):
-                    _make_room(home, need, limits)
-                _copy(source, home, [name for name, _, _ in files])
-            os.utime(_lock_of(home))
+        while not _is_there(target):
+            with _lock_of(home).open("a+") as lock:
+                if not _is_mine(lock):
+                    time.sleep(_AGAIN_S)
+                elif not is_copy(target):
+                    need = sum(size for _, size, _ in files)
+                    with _locked(home.parent / ".lock"):
+                        _make_room(home, need, limits)
+                    _copy(source, home, [name for name, _, _ in files])
+        os.utime(_lock_of(home))
     except OSError as error:
         said = f"{source} cannot be copied to {home.parent}: {error.strerror or error}"
         raise StageError("tool", said, _SUGGESTION) from error
@@ -132,6 +139,30 @@ def is_copy(folder: Path) -> bool:
         return False
     sizes = {name: size for name, (size, _) in record["files"].items()}
     return all(_size(folder / name) == size for name, size in sizes.items())
+
+
+def _told(
+    steps: Generator[Progress, None, R], log: Path, source: Path
+) -> Generator[Progress, None, R]:
+    """``steps``, telling what the program that copies has said last."""
+    try:
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            yield Progress(STAGE, f"{source} to the node's disk: {_last_line(log)}")
+    finally:
+        steps.close()
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        lines = []
+    return next((line for line in reversed(lines) if line), "waiting for who copies it already")
 
 
 def _files(source: Path) -> list[tuple[str, int, int]]:
@@ -241,11 +272,30 @@ def _used(copy: Path) -> Generator[Progress, None, bool]:
                     return False
                 yield Progress(STAGE, "waiting for the copy")
                 time.sleep(0.1)
-        _USED[copy] = handle
+        if _USED.setdefault(copy, handle) != handle:
+            os.close(handle)  # another trial of this process was faster
     if is_copy(copy):
         return True
-    os.close(_USED.pop(copy))
+    if (gone := _USED.pop(copy, None)) is not None:
+        os.close(gone)
     return False
+
+
+def _is_there(target: Path) -> bool:
+    """Whether a copy is there, after waiting for who makes it, but not for those who use it."""
+    with _lock_of(target.parent).open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        return is_copy(target)
+
+
+def _is_mine(lock: IO[str]) -> bool:
+    """Whether nobody makes or uses the copy, nor will as long as this is open. Said at once: who
+    makes it may go on to serve from it for hours."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from cluster import sync_folder, write_atomic, write_json
+from cluster import sync_folder
 from trainables import Measurement, TrialType
 from tuner._ledger import Ledger
 from tuner._store import ARTIFACTS, RunStore
@@ -39,26 +40,25 @@ class Delivery:
         The old ``best/`` stands until the new one is complete. ``verified`` is None for trial
         types whose answer is parameters alone.
         """
-        best = self._store.best
-        if verified is not None and self._stands(verified):
+        best, storage = self._store.best, self._store.storage
+        if verified is not None and storage.do(lambda: self._stands(verified)):
             return
-        new, old = best.with_name("best.new"), best.with_name("best.old")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
+        new = best.with_name("best.new")
+        storage.do(lambda: _make_empty(new))
         if verified is not None:
-            self._trial.deliver(verified, new)
+            storage.do(lambda: self._fill(new, verified))
         for name, text in self._trial.deliverables(parameters).items():
-            write_atomic(new / name, text)
-        write_json(new / "parameters.json", dict(parameters))
-        write_json(new / "result.json", summary)
+            storage.write(new / name, text)
+        storage.write_json(new / "parameters.json", dict(parameters))
+        storage.write_json(new / "result.json", summary)
         identity = None if verified is None else verified.identity
-        write_json(new / _MANIFEST, {"verification": identity})
-        shutil.rmtree(old, ignore_errors=True)
-        if best.exists():
-            best.rename(old)
-        new.rename(best)
-        sync_folder(best.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        storage.write_json(new / _MANIFEST, {"verification": identity})
+        storage.do(lambda: _replace(best, new))
+
+    def _fill(self, new: Path, verified: Measurement) -> None:
+        """Artifacts are moved, and only once: an attempt may have failed after it had done so."""
+        if not any(new.iterdir()):
+            self._trial.deliver(verified, new)
 
     def _is_kept(self, measurement: Measurement) -> bool:
         """Whether what a verification measured still lies in ``best/`` or in its own folder."""
@@ -73,3 +73,20 @@ class Delivery:
             return False
         theirs = manifest.get("verification") if isinstance(manifest, dict) else None
         return theirs == verified.identity and self._trial.holds(verified, self._store.best)
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _replace(best: Path, new: Path) -> None:
+    """Put ``new`` in the place of ``best``, unless an earlier attempt has."""
+    old = best.with_name("best.old")
+    if new.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        if best.exists():
+            best.rename(old)
+        new.rename(best)
+    sync_folder(best.parent)
+    shutil.rmtree(old, ignore_errors=True)

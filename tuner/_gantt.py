@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Bar:
         devices: NPUs, else GPUs, else CPUs, of all its bundles.
         begun, ended: Seconds since the epoch.
         status: What ended it.
+        part: What of it is on this node, such as ``decode``; empty: all of it.
     """
 
     number: int
@@ -35,6 +36,7 @@ class Bar:
     begun: float
     ended: float
     status: str
+    part: str = ""
 
     @property
     def seconds(self) -> float:
@@ -74,6 +76,15 @@ def bars(events: Iterable[Mapping[str, Any]]) -> list[Bar]:
                 )
             )
     return sorted(found, key=lambda bar: bar.begun)
+
+
+def spread(bar: Bar, places: Mapping[tuple[str, str], float]) -> list[Bar]:
+    """A bar for each of the ``places`` of its trial: devices by address and part; the same bar
+    where there are none."""
+    return [
+        replace(bar, node=address, address=address, part=part, devices=devices)
+        for (address, part), devices in places.items()
+    ] or [bar]
 
 
 def utilisation(found: Sequence[Bar], devices: float) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cluster import sync_folder
+from cluster import GrowingFile
 from trainables import Measurement, MeasurementError
 
 IMPORTED = "imported"
@@ -22,12 +22,20 @@ class Ledger:
     left torn is set aside: the trial's own ``measurement.json`` was whole before the line was
     begun, and :meth:`adopt` brings it back.
 
+    Args:
+        file: Where it is kept.
+        insist: Carries out what writes to it, again if need be.
+
     Attributes:
         faults: What could not be read, for the user; never silently dropped.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(
+        self, file: Path, insist: Callable[[Callable[[], None]], None] = lambda write: write()
+    ) -> None:
         self._file = file
+        self._lines = GrowingFile(file, durable=True)
+        self._insist = insist
         self._measurements: dict[str, Measurement] = {}
         self._spent: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -54,15 +62,12 @@ class Ledger:
         if measurement.identity in self._measurements:
             return
         line = json.dumps(measurement.to_json(), ensure_ascii=False, allow_nan=False) + "\n"
-        new = not self._file.exists()
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("ab") as stream:
-            stream.write(line.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        if new:
-            sync_folder(self._file.parent)
+        self._insist(lambda: self._write(line))
         self._learn(measurement)
+
+    def _write(self, line: str) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._lines.append(line.encode())
 
     def adopt(self, trials: Path) -> int:
         """Take in measurements that trials finished and no ledger heard of; their number."""

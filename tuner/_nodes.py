@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster import NODE_ID, Bundle, Node, Placement, Room, infeasible, selects, slots
+from cluster import NODE_ID, Bundle, Node, Placement, Room, infeasible, selects, slots, write_json
 from searchers import Outcome
 from tuner._nodes_record import NodesRecord
 from tuner._nodes_words import asked, change, given_up, spared, waiting
@@ -61,6 +61,7 @@ class Nodes:
         file: Where the record is kept.
         say: Tells the user; the second argument is whether somebody should be woken.
         clock: Monotonic seconds.
+        write: Writes a document to a file.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Nodes:
         file: Path,
         say: Callable[[str, bool], None],
         clock: Callable[[], float] = time.monotonic,
+        write: Callable[[Path, Any], None] = write_json,
     ) -> None:
         self._cluster = cluster
         self._sizes = list(sizes)
@@ -81,6 +83,7 @@ class Nodes:
         self._file = file
         self._say = say
         self._clock = clock
+        self._write = write
         self._room = Room()
         self._seen: dict[str, Node] = {}
         self._living: list[Node] = []
@@ -195,7 +198,7 @@ class Nodes:
             if failure["class"] == "device":
                 for node in nodes:
                     self._count_error(node)
-            self._record.save(self._file)
+            self._record.save(self._file, self._write)
 
     def given_up(self) -> Mapping[str, str]:
         """Trials that are not to be waited for any longer: why, by identity."""
@@ -344,7 +347,7 @@ class Nodes:
         """A trial was measured: the node's devices work."""
         errors = [self._record.errors.pop(node, 0) for node in nodes]
         if any(errors) or self._record.avoided.pop(identity, []):
-            self._record.save(self._file)
+            self._record.save(self._file, self._write)
 
     def _count_error(self, node: str) -> None:
         count = self._record.errors[node] = self._record.errors.get(node, 0) + 1
@@ -379,7 +382,7 @@ class Nodes:
         new = [node for node in nodes if node not in self._record.weights]
         if new:
             self._record.weights += new
-            self._record.save(self._file)
+            self._record.save(self._file, self._write)
 
 
 def _parts(placement: Placement) -> tuple[tuple[Bundle, ...], Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,9 @@ class NodesRecord:
             return cls(run_id)
         return found if found.run_id == run_id else cls(run_id)
 
-    def save(self, file: Path) -> None:
-        write_json(file, asdict(self))
+    def save(self, file: Path, write: Callable[[Path, Any], None] = write_json) -> None:
+        """Keep it; ``write`` writes a document to a file."""
+        write(file, asdict(self))
 
     def avoid(self, identity: str, nodes: Iterable[str]) -> None:
         """A trial that is repeated had better be elsewhere."""

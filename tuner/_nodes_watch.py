@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from cluster import Connection, Placement
+from cluster import Connection, Placement, write_json
 from searchers import Proposal
 from tuner._campaign import Campaign
 from tuner._nodes import Nodes
@@ -25,16 +27,22 @@ class NodesWatch:
         connection: To the cluster.
         view, campaign: Of the run; told how many trials there is room for.
         nodes: What is asked about trials.
+        clock: Monotonic seconds.
     """
 
     def __init__(
-        self, connection: Connection, view: RunView, campaign: Campaign, nodes: Nodes
+        self,
+        connection: Connection,
+        view: RunView,
+        campaign: Campaign,
+        nodes: Nodes,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
         self._view = view
         self._campaign = campaign
         self._nodes = nodes
-        self._pace = Pace(_SECONDS)
+        self._pace = Pace(_SECONDS, clock=clock)
         self._look()
 
     def tick(self) -> None:
@@ -57,6 +65,7 @@ def nodes_of(
     file: Path,
     run_id: str,
     say: Callable[[str, bool], None],
+    write: Callable[[Path, Any], None] = write_json,
 ) -> Nodes:
     """The nodes of a run, not yet looked at.
 
@@ -65,7 +74,7 @@ def nodes_of(
         first: What is proposed first, as far as it is proposals.
         file: Where is kept what a run learns about nodes.
         run_id: Whose record is continued.
-        say: See :class:`Nodes`.
+        say, write: See :class:`Nodes`.
     """
     limit = experiment.budget.concurrent
     asked = [*first, experiment.search.strategy().ask()]
@@ -78,4 +87,5 @@ def nodes_of(
         record=NodesRecord.load(file, run_id),
         file=file,
         say=say,
+        write=write,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,8 @@ class Carrier:
         except (NoPlace, SizeUnknown) as error:
             return _failed("input", f"no node can hold this trial: {error}")
         folder = self._store.trial_folder(ticket.identity)
-        (folder / CANCEL).unlink(missing_ok=True)
-        if self._ledger.find(ticket.identity) is None:
-            _set_aside(Measurement.file(folder))
+        known = self._ledger.find(ticket.identity) is not None
+        self._store.storage.do(lambda: _make_ready(folder, known=known))
         spec = TrialSpec(
             run_id=self._run_id,
             identity=ticket.identity,
@@ -122,7 +122,7 @@ class Carrier:
     def _outcome(self, identity: str, result: Mapping[str, Any] | None, errored: bool) -> Outcome:
         folder = self._store.trial_folder(identity)
         try:
-            measurement = Measurement.read(folder)
+            measurement = self._store.storage.do(lambda: self._measurement(folder))
         except MeasurementError as error:
             return _failed("input", str(error))
         if measurement is not None:
@@ -136,6 +136,13 @@ class Carrier:
             return Outcome("failed", data={"failure": failure}, error=_sentence(failure))
         said = "its worker or node died" if errored else "it ended without a result"
         return _failed("lost", self._nodes.given_up().get(identity, said))
+
+    def _measurement(self, folder: Path) -> Measurement | None:
+        """What a trial left; raises ``OSError`` where that cannot be seen."""
+        measurement = Measurement.read(folder)
+        if measurement is None:
+            self._store.storage.check()
+        return measurement
 
     def given_up(self) -> frozenset[str]:
         """Identities of trials in Ray's hands that are not to begin any more."""
@@ -151,9 +158,21 @@ class Carrier:
         """Ask trials whose answer no longer matters to end; they do within seconds."""
         for number in self._campaign.obsolete() - self._cancelling:
             folder = self._store.trial_folder(self._campaign.live()[number].identity)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / CANCEL).touch()
+            self._store.storage.do(partial(_cancel, folder))
             self._cancelling.add(number)
+
+
+def _make_ready(folder: Path, *, known: bool) -> None:
+    """Make a trial's folder such that a new attempt can begin in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CANCEL).unlink(missing_ok=True)
+    if not known:
+        _set_aside(Measurement.file(folder))
+
+
+def _cancel(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CANCEL).touch()
 
 
 def _failed(failure: str, message: str) -> Outcome:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cluster import Connection, connect, sweep
+from cluster import Connection, Storage, connect, sweep
 from searchers import Done, Proposal
 from trainables import (
     Measurement,
@@ -39,7 +41,7 @@ from tuner._run_folder import resolve_run_folder as resolve_run_folder
 from tuner._status_file import StatusFile
 from tuner._store import RunRecord, RunStore, now
 from tuner._storyteller import Storyteller
-from tuner._terminal import Terminal
+from tuner._terminal import Say, Terminal
 from tuner._view import RunView, event_record
 from tuner.experiment import Experiment
 from tuner.notify import Notifier
@@ -55,14 +57,20 @@ class Session:
 
     def __init__(self, experiment: Experiment, *, resume: bool) -> None:
         self.experiment = experiment
-        self.store = RunStore(experiment.storage)
+        self._signals = Signals()
+        storage = Storage(
+            experiment.storage,
+            say=lambda message: self._say_storage(message),
+            interrupted=lambda: self._signals.received is not None,
+        )
+        self.store = RunStore(experiment.storage, storage)
+        self._say_storage: Say = partial(print, file=sys.stderr)
         self._resume = resume
         self._exported = 0.0
         self._kept: set[str] | None = None
         self._nodes: Nodes | None = None
-        self._pruning = Pace(_PRUNE_SECONDS)
-        self._status = StatusFile(self.store.status_file, self._status_document)
-        self._signals = Signals()
+        self._pruning = Pace(_PRUNE_SECONDS, clock=storage.working)
+        self._status = StatusFile(self.store, self._status_document)
         self._afterwards = ExitStack()
 
     def run(self) -> RunResult:
@@ -71,6 +79,7 @@ class Session:
         Raises:
             RunLockedError: Another driver works in this folder; carries its pid.
             RunError: Nothing could be started; nothing was spent.
+            StorageError: The storage was gone for too long; a resume goes on.
         """
         with self.store.lock(), self._signals:
             last = self.store.record()
@@ -78,7 +87,7 @@ class Session:
                 sweep(last.run_id)
             resumable = self._resume and last is not None and not last.finished
             record = self.store.begin(resume=resumable)
-            self.experiment.save(self.store.experiment_file)
+            self.store.storage.do(lambda: self.experiment.save(self.store.experiment_file))
             spent = record.spent_s
             started = time.monotonic()
             try:
@@ -87,8 +96,8 @@ class Session:
             finally:
                 record.spent_s = spent + time.monotonic() - started
                 record.sessions[-1]["ended"] = now()
-                self.store.save_record(record)
-                self._afterwards.close()
+                with self._afterwards:
+                    self.store.save_record(record)
 
     def data_of(self, kind: str) -> dict[str, Any] | None:
         """Data of the measurement of an auxiliary kind this session learned from, if any."""
@@ -103,10 +112,11 @@ class Session:
         self._delivery = Delivery(self.store, experiment.trial)
         self._storyteller = Storyteller(experiment, self.store)
         with Terminal(self._view) as self._terminal, self._telling(record) as self._notifier:
+            self._say_storage = self._alarm
             for fault in self._ledger.faults:
                 self._alarm(fault)
-            self._prepare(record)
-            self._guide = self._guided()
+            self.store.storage.do(lambda: self._prepare(record))
+            self._guide = self.store.storage.do(self._guided)
             for note in self._guide.notes:
                 self._terminal.say(note, "yellow")
             self._identify = Identifier(experiment.trial, experiment.trial_type)
@@ -199,10 +209,12 @@ class Session:
                 to_config=carrier.config,
                 to_outcome=carrier.outcome,
                 has_room=nodes.has_room,
+                on_begin=self._signals.install,  # Ray Tune takes SIGINT for itself
                 on_report=self._on_report,
                 on_tick=lambda: self._on_tick(carrier),
                 on_trial=carrier.on_trial,
                 given_up=carrier.given_up,
+                storage=self.store.storage,
             )
             with Watchdog(connection, self._alarm), self._signals.gracefully():
                 carry_out(job, restore=restore)
@@ -225,9 +237,11 @@ class Session:
 
     def _meet(self, connection: Connection, run_id: str) -> Nodes:
         """The nodes there are. Raises :class:`RunError` if they cannot hold the search's trials."""
-        file = self.store.folder / "nodes.json"
-        nodes = nodes_of(self.experiment, [self._first], file, run_id, self._of_nodes)
-        self._watch = NodesWatch(connection, self._view, self._campaign, nodes)
+        file, storage = self.store.folder / "nodes.json", self.store.storage
+        nodes = nodes_of(
+            self.experiment, [self._first], file, run_id, self._of_nodes, storage.write_json
+        )
+        self._watch = NodesWatch(connection, self._view, self._campaign, nodes, storage.working)
         if reasons := nodes.refusal():
             raise RunError("cluster.resources: " + "; ".join(reasons))
         if (said := nodes.warning()) is not None:

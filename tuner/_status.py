@@ -50,6 +50,9 @@ def describe_status(status: dict[str, Any]) -> str:
         if status.get("remaining_s") is not None and status["state"] == "running":
             times.append(f"about {format_duration(status['remaining_s'])} to go")
         lines.append(", ".join(times))
+    nodes = status.get("nodes") or {}
+    several = nodes.get("living", 0) > 1
+    lines += _describe_nodes(nodes, several=several)
     for row in status.get("trials", []):
         took = "" if row["seconds"] is None else f" ({format_duration(row['seconds'])})"
         lines.append(
@@ -57,8 +60,9 @@ def describe_status(status: dict[str, Any]) -> str:
             f"{row['result']}  [{row['identity'][:16]}]"
         )
     for running in status.get("running", []):
+        where = f" on {running['node']}" if several and running.get("node") else ""
         lines.append(
-            f"  running: {running['kind']} {running['stage']} for "
+            f"  running: {running['kind']} {running['stage']}{where} for "
             f"{format_duration(running['stage_s'])}: {running['why']}  [{running['trial']}]"
         )
     if status.get("best") is not None:
@@ -72,3 +76,17 @@ def describe_status(status: dict[str, Any]) -> str:
         if result["delivered"]:
             lines.append(f"delivered in {result['delivered']}")
     return "\n".join(lines)
+
+
+def _describe_nodes(nodes: dict[str, Any], *, several: bool) -> list[str]:
+    """How many there are, and which get no more trials; nothing to tell of one that is well."""
+    lines = []
+    if several:
+        width = nodes["width"]
+        room = "one trial" if width == 1 else f"{width} trials"
+        lines.append(f"{nodes['living']} nodes, room for {room} at once")
+    for one in nodes.get("excluded", []):
+        lines.append(
+            f"node {one['address']} gets no more trials since {one['at']}: {one['reason']}"
+        )
+    return lines

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from cluster import write_atomic
 from tuner._pace import Pace
 from tuner._report import RunResult
-from tuner._store import now
+from tuner._store import RunStore, now
 
 _SECONDS = 0.2
 
@@ -20,14 +18,14 @@ class StatusFile:
     """The file, and how often it is written: it grows with the run.
 
     Args:
-        file: Its path.
+        store: Where it is kept.
         content: What it says while the run is under way.
     """
 
-    def __init__(self, file: Path, content: Callable[[], dict[str, Any]]) -> None:
-        self._file = file
+    def __init__(self, store: RunStore, content: Callable[[], dict[str, Any]]) -> None:
+        self._store = store
         self._content = content
-        self._pace = Pace(_SECONDS)
+        self._pace = Pace(_SECONDS, clock=store.storage.working)
         self._stale = False
 
     def changed(self) -> None:
@@ -48,4 +46,5 @@ class StatusFile:
         if result is not None:
             document["result"] = result.to_json()
         # On one line: thousands of trials are written ten times as fast.
-        write_atomic(self._file, json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
+        self._store.storage.write(self._store.status_file, text)

@@ -31,11 +31,11 @@ def watch_status(
     """
     status = read_status(folder)
     if console.is_terminal:
-        with Live(_drawn(status, console), console=console, transient=True) as live:
+        with Live(drawn(status, console), console=console, transient=True) as live:
             while status["state"] == "running":
                 sleep(interval)
                 status = read_status(folder)
-                live.update(_drawn(status, console), refresh=True)
+                live.update(drawn(status, console), refresh=True)
     else:
         while status["state"] == "running":
             sleep(interval)
@@ -44,7 +44,10 @@ def watch_status(
     return status
 
 
-def _drawn(status: dict[str, Any], console: Console) -> Text:
-    room = max(3, console.height - _SPARE_LINES - len(status.get("running", ())))
+def drawn(status: dict[str, Any], console: Console) -> Text:
+    """The status, with as many of the last trials as the terminal has room for."""
+    excluded = (status.get("nodes") or {}).get("excluded", ())
+    taken = _SPARE_LINES + len(status.get("running", ())) + len(excluded)
+    room = max(3, console.height - taken)
     shown = {**status, "trials": status.get("trials", [])[-room:]}
     return Text(describe_status(shown), no_wrap=True, overflow="ellipsis")

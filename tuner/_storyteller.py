@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from cluster import StorageError
 from searchers import Proposal
 from trainables import Measurement
 from tuner._campaign import Event
@@ -12,7 +13,7 @@ from tuner._ledger import Ledger
 from tuner._report import RunResult
 from tuner._store import RunStore, now
 from tuner.experiment import Experiment
-from tuner.views import Begun, Finished, Status, Story, make_view
+from tuner.views import Begun, Finished, Status, Story, View, make_view
 
 _STATUS: Mapping[str, Status] = {
     "measured": "measured",
@@ -27,6 +28,7 @@ class Storyteller:
     """Tells every view of the experiment what has happened so far.
 
     A view that fails is said so once and costs nothing else: measurements are safe without it.
+    One that fails since the storage is gone is told again when it is back.
     """
 
     def __init__(self, experiment: Experiment, store: RunStore) -> None:
@@ -99,12 +101,22 @@ class Storyteller:
         )
         for block, view in zip(self._experiment.views, self._views, strict=True):
             try:
-                yield from view.update(story)
+                yield from self._update(view, story)
+            except StorageError:
+                raise
             except Exception as error:
                 said = f"the view {block['type']} is not up to date: {error}"
                 if said not in self._said:
                     self._said.add(said)
                     yield said
+
+    def _update(self, view: View, story: Story) -> tuple[str, ...]:
+        try:
+            return view.update(story)
+        except OSError:
+            if not self._store.storage.was_gone():
+                raise
+            return view.update(story)
 
 
 def _parameters(best: Proposal | None) -> Mapping[str, object] | None:

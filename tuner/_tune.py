@@ -9,7 +9,7 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
+from cluster import Storage
 from searchers import Outcome, Proposal, Strategy
 from searchers.ray import TuneSearcher
 from trainables.ray import Trial
@@ -52,12 +53,14 @@ class Job:
             can ever hold.
         to_outcome: What a finished Ray trial means: (proposal, last result, errored).
         has_room: Whether one more trial can begin now.
+        on_begin: Called once Ray's loop has begun.
         on_report: Hears every report of every trial.
         on_tick: Called about ten times a second while trials run.
         on_trial: Hears the config of a trial that was in flight when a session ended
             (``restored``), that begins on its nodes (``begun``), or that Ray starts anew after its
             worker or node died (``again``).
         given_up: Identities of trials that are not to wait for nodes any longer.
+        storage: Where ``folder`` is.
     """
 
     key: str
@@ -66,10 +69,12 @@ class Job:
     to_config: Callable[[Proposal], dict[str, Any] | Outcome]
     to_outcome: Callable[[Proposal, Mapping[str, Any] | None, bool], Outcome]
     has_room: Callable[[], bool]
+    on_begin: Callable[[], None]
     on_report: Callable[[Mapping[str, Any]], None]
     on_tick: Callable[[], None]
     on_trial: Callable[[TrialNews, Mapping[str, Any]], None]
     given_up: Callable[[], Collection[str]]
+    storage: Storage
 
 
 def carry_out(job: Job, *, restore: bool) -> bool:
@@ -82,21 +87,35 @@ def carry_out(job: Job, *, restore: bool) -> bool:
     os.environ.update(_SETTINGS)
     searcher = TuneSearcher.bind(job.key, job.strategy, job.to_config, job.to_outcome, job.has_room)
     _JOBS[job.key] = job
+    loop = _LOOPS[job.key] = _Loop()
     try:
         experiment = _newest(job.folder)
         whole = restore and experiment is not None and snapshot_fault(experiment) is None
-        if whole:
-            tuner = tune.Tuner.restore(str(experiment), Trial, resume_unfinished=True)
-        else:
-            tuner = _new_tuner(job, searcher)
         with _quiet():
-            tuner.fit()
+            tuner = job.storage.do(lambda: _tuner(job, searcher, experiment if whole else None))
+            _fit(tuner, loop)
     finally:
         _JOBS.pop(job.key, None)
+        _LOOPS.pop(job.key, None)
         TuneSearcher.unbind(job.key)
     if searcher.fault is not None:
         raise searcher.fault
     return bool(whole)
+
+
+def _tuner(job: Job, searcher: Any, experiment: Path | None) -> Any:
+    if experiment is None:
+        return _new_tuner(job, searcher)
+    return tune.Tuner.restore(str(experiment), Trial, resume_unfinished=True)
+
+
+def _fit(tuner: Any, loop: _Loop) -> None:
+    """Ray's loop. What Ray reads of its own files after it, nobody here wants to know."""
+    try:
+        tuner.fit()
+    except Exception:
+        if not loop.left:
+            raise
 
 
 def snapshot_fault(experiment: Path) -> str | None:
@@ -167,7 +186,26 @@ def _trial_dirname(trial: Any) -> str:
     return f"{spec.get('kind', 'trial')}-{spec.get('identity', '')[:8]}-{trial.trial_id}"
 
 
+@dataclass
+class _Loop:
+    """Where Ray's loop is.
+
+    Attributes:
+        steps: Begun ones.
+        whole: Those of them that came to their end.
+    """
+
+    steps: int = 0
+    whole: int = 0
+
+    @property
+    def left(self) -> bool:
+        """Whether an exception after which this is asked did not come out of the loop."""
+        return self.steps == self.whole > 0
+
+
 _JOBS: dict[str, Job] = {}
+_LOOPS: dict[str, _Loop] = {}
 
 
 class _Hooks(tune.Callback):
@@ -180,6 +218,11 @@ class _Hooks(tune.Callback):
         return _Hooks, (self._key,)
 
     def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+        loop, job = _LOOPS.get(self._key), _JOBS.get(self._key)
+        if loop and job:
+            loop.steps += 1
+            if loop.steps == 1:
+                job.on_begin()
         if iteration == 0:
             for trial in trials:
                 if not trial.is_finished():
@@ -200,6 +243,8 @@ class _Hooks(tune.Callback):
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         if job := _JOBS.get(self._key):
             job.on_tick()
+        if loop := _LOOPS.get(self._key):
+            loop.whole += 1
 
     def _tell(self, news: TrialNews, trial: Any) -> None:
         if job := _JOBS.get(self._key):
@@ -219,6 +264,7 @@ class _Scheduler(FIFOScheduler):
         super().__init__()
         self._key = key
         self._over: list[Any] = []
+        self._controller: Any = None
 
     def __reduce__(self) -> tuple[type[_Scheduler], tuple[str]]:
         return _Scheduler, (self._key,)
@@ -232,6 +278,9 @@ class _Scheduler(FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> None:
         """None: Ray starts what is pending in its order, without going through all trials."""
         controller = tune_controller._tune_controller
+        if self._controller is not controller:
+            self._controller = controller
+            _spare(controller._checkpoint_manager)
         self._over = [trial for trial in self._over if not _forget(controller, trial)]
         job = _JOBS.get(self._key)
         given_up = job.given_up() if job else ()
@@ -254,6 +303,18 @@ def _forget(controller: Any, trial: Any) -> bool:
     return True
 
 
+def _spare(manager: Any) -> None:
+    """Let a snapshot that cannot be written now be written later: Ray would end the experiment,
+    which can do without."""
+    write = manager.sync_up_experiment_state
+
+    def attempt(*arguments: Any, **options: Any) -> None:
+        with suppress(OSError):
+            write(*arguments, **options)
+
+    manager.sync_up_experiment_state = attempt
+
+
 class _Silent(tune.CLIReporter):
     """Leaves the terminal to us."""
 
@@ -264,10 +325,12 @@ class _Silent(tune.CLIReporter):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Ray's own warnings are for Ray's users; ours hear what matters from us."""
-    logger = logging.getLogger("ray")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("ray", "searchers.ray")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -25,6 +25,7 @@ class Running:
 
     Attributes:
         node: Host of its supervisor; empty until the trial has reported.
+        address: Of that host in the cluster.
         resource: Which of :data:`DEVICES` it holds.
         devices: How many of them, on all its nodes together; 0 until it has reported.
         counted: Until when its time has been added to :attr:`RunView.device_seconds`.
@@ -36,6 +37,7 @@ class Running:
     stage_since: float = 0.0
     note: str = ""
     node: str = ""
+    address: str = ""
     resource: str = "CPU"
     devices: float = 0.0
     counted: float = 0.0
@@ -236,6 +238,7 @@ class RunView:
                     "stage": running.stage,
                     "stage_s": round(now - running.stage_since, 1),
                     "note": running.note,
+                    "node": running.address or running.node,
                 }
                 for running in self.running.values()
             ],
@@ -264,6 +267,7 @@ class RunView:
         for bundle in placement.get("bundles", ()):
             held.update(bundle["resources"])
         running.node = str(report.get("hostname", ""))
+        running.address = str(report.get("node_ip", ""))
         running.resource = next((name for name in DEVICES if held.get(name)), DEVICES[-1])
         running.devices = float(held.get(running.resource, 0.0))
         running.counted = max(running.since, self.clock() - report.get("time_total_s", 0.0))

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster import NodeOptions
+from cluster._nodes import _own_address
 from tests.nodes import Networks, Nodes, isolation, networks, nodes, remove_leftovers
 
 REFUSED, NO_WAY = "refused", "no way"
@@ -107,3 +109,17 @@ def test_what_a_killed_test_left_is_removed() -> None:
     assert left.wait(10) == -9
     assert not folder.exists()
     assert psutil.pid_exists(os.getpid())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Local node IP: 10.0.0.7",
+        "2026-11-28 11:09:51\tINFO scripts.py:1043 -- \x1b[37mLocal node IP\x1b[39m: "
+        "\x1b[1m10.0.0.7\x1b[22m",
+    ],
+)
+def test_the_address_of_a_new_cluster_is_the_one_that_ray_took(tmp_path: Path, line: str) -> None:
+    log = tmp_path / "start.log"
+    log.write_text(f"Usage stats collection is disabled.\n{line}\n")
+    assert _own_address(NodeOptions(), log) == "10.0.0.7"

@@ -1,9 +1,10 @@
-"""A node, an engine, the network or the driver fails in the middle of a
+"""A node, an engine, the network, the driver or the storage fails in the middle of a
 prefill/decode trial on several nodes. The trial is told as failed, with where and why; it is
 repeated; the search gets its answer; nothing is measured twice and nothing is left."""
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,8 +30,30 @@ SILENCE_S = 15
 Start = Callable[..., Search]
 
 
+@contextmanager
+def mounted(*words: str | Path) -> Iterator[None]:
+    """A mount for the time of the context; ``words`` as mount(8) takes them."""
+    done = subprocess.run(["mount", *map(str, words)], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"only root can mount: {done.stderr}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(words[-1])], check=True)
+
+
 @pytest.fixture
-def cluster() -> Iterator[Nodes]:
+def storage(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which nodes see vanish and come back as the driver does."""
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    with mounted("-t", "tmpfs", "-o", "size=64m", "tmpfs", folder):
+        subprocess.run(["mount", "--make-shared", str(folder)], check=True)
+        yield folder
+
+
+@pytest.fixture
+def cluster(storage: Path) -> Iterator[Nodes]:
     """A node for prefill and supervision, two for decode; the head carries no trials."""
     with nodes(cpus=0, isolated=True) as made:
         made.add({"CPU": 2, "NPU": 1}, {"role": "prefill"})
@@ -40,12 +63,14 @@ def cluster() -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def start(tmp_path: Path, cluster: Nodes) -> Iterator[Start]:
+def start(storage: Path, tmp_path: Path, cluster: Nodes) -> Iterator[Start]:
     """Starts a search and returns once its first split is under load."""
     with ExitStack() as stack:
 
         def begin(**changes: Any) -> Search:
-            file = write_search(tmp_path, cluster, **ONE_SPLIT, **changes)
+            file = write_search(
+                tmp_path, cluster, **ONE_SPLIT, storage=str(storage / "results"), **changes
+            )
             started = Search("run", file, cluster, "--json")
             stack.callback(started.process.kill)
             started.until(Search.in_benchmark, 150)
@@ -173,3 +198,33 @@ def test_the_network_between_head_and_a_node_is_cut(start: Start, cluster: Nodes
     assert failure["node"] == node.address
     assert_satisfied_without_remains(search)
     assert node.process.wait(60) is not None  # what the cluster has given up ends itself
+
+
+@contextmanager
+def away(folder: Path) -> Iterator[None]:
+    """As when a file server is gone: what is open goes on, all else meets an empty folder."""
+    with mounted("-t", "tmpfs", "-o", "ro,size=4k", "tmpfs", folder):
+        yield
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    with mounted("--bind", folder, folder):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(folder)], check=True)
+        yield
+
+
+@pytest.mark.parametrize("fault", [read_only, away])
+def test_the_storage_is_gone_for_a_while(
+    start: Start, storage: Path, cluster: Nodes, fault: Callable[[Path], Any]
+) -> None:
+    search = start()
+    search.until(lambda run: len(run.measured()) == 1 and run.in_benchmark(), 150)
+    before = ledger(search.folder)
+    with fault(storage):
+        time.sleep(25)
+    assert_satisfied_without_remains(search)
+    assert ledger(search.folder)[:1] == before
+    assert search.said().count(" cannot be written to: ") == 1
+    assert search.said().count(" is back after ") == 1
+    assert search.result()["failed"] == 0

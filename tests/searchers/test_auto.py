@@ -211,6 +211,19 @@ def test_what_works_is_found_beside_what_always_fails() -> None:
     assert needed(auto(SERVING)(), answer, 0.95 * best) <= 6
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_one_value_with_which_nothing_starts_is_recognised(seed: int) -> None:
+    memory = {"memory_utilization": {"type": "enum", "values": [0.8, 0.85, 0.9, 0.95]}}
+    space = Space.model_validate({**SERVING.model_dump(), **memory})
+
+    def answer(proposal: Proposal) -> Outcome:
+        full = proposal.parameters["memory_utilization"] == 0.95
+        return Outcome("failed", error="out of memory") if full else measure(proposal)
+
+    strategy = auto(space, seed=seed, hints=False)()
+    assert needed(strategy, answer, 0.95 * best_of(SERVING)) <= 12
+
+
 def test_a_trial_stopped_early_counts_as_what_it_measured() -> None:
     def answer(proposal: Proposal) -> Outcome:
         metrics = serve(proposal.parameters)

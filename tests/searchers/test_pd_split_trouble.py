@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -65,6 +65,58 @@ class TestFailures:
         assert journey.done.verdict == "exhausted"
         assert len(wholes(journey)) == 5
         assert "(4 requests/s, matched 4, breaks the limits)" in journey.done.message
+
+
+class TestMisfits:
+    """tp1 prefill cannot be read by tp4 decode instances, and no mixed ones can be routed to."""
+
+    PAIR: ClassVar = {"prefill": "tp1", "decode": "tp4", "why": "transfer x: 1 is no multiple of 4"}
+    MIXED: ClassVar = [{"mixed": shape, "why": "router y: no"} for shape in ("tp1", "tp4")]
+
+    def test_shapes_that_are_of_no_use_together_are_never_proposed_together(self) -> None:
+        journey = run(World(RATES), shapes=SEVERAL, misfits=[self.PAIR], top=60, gain=0.0)
+        used = [
+            (one.parameters.get("prefill_shape"), one.parameters.get("decode_shape"))
+            for one in journey.asked
+        ]
+        assert ("tp1", "tp2") in used or ("tp2", "tp4") in used
+        assert ("tp1", "tp4") not in used
+        assert journey.done.verdict == "satisfied"
+        told = "no split has tp1 prefill with tp4 decode: transfer x: 1 is no multiple of 4"
+        assert journey.done.message.count(told) == 1
+
+    def test_a_shape_without_any_use_is_not_rated_alone(self) -> None:
+        journey = run(World(RATES), shapes=SEVERAL, misfits=self.MIXED)
+        assert {one.kind for one in journey.asked if "split" not in one.labels} == {
+            *("prefill", "decode")
+        }
+        assert not any("mixed" in name for one in journey.asked for name in one.parameters)
+        assert "no split has tp1 mixed or tp4 mixed: router y: no" in journey.done.message
+
+    def test_a_person_sees_them_while_it_runs(self) -> None:
+        left_out = search(shapes=SEVERAL, misfits=self.MIXED).account()["left_out"]
+        assert left_out == {"tp1 mixed": "router y: no", "tp4 mixed": "router y: no"}
+
+    def test_those_of_other_shapes_or_too_many_devices_say_nothing(self) -> None:
+        other = {**self.PAIR, "decode": "elsewhere"}
+        strategy = search(shapes=SEVERAL, devices=3, misfits=[self.PAIR, other])
+        assert strategy.account()["left_out"] == {}
+
+    def test_nothing_that_is_left_is_said_at_once(self) -> None:
+        pair = {**self.PAIR, "prefill": "one", "decode": "one"}
+        with pytest.raises(ValueError, match=r"no split can work; .* transfer x: 1 is no multiple"):
+            search(misfits=[pair], mixed=False)
+
+    def test_parameters_of_a_role_that_is_left_out_are_refused_with_the_reason(self) -> None:
+        space = Space.model_validate({"mixed.x": {"type": "bool"}})
+        misfits = [{"mixed": "one", "why": "router y: no"}]
+        with pytest.raises(ValueError, match=r"not mixed\.x; no split has one mixed: router y: no"):
+            search(space, misfits=misfits)
+
+    @pytest.mark.parametrize("names", [{}, {"prefill": "a"}, {"decode": "a", "mixed": "a"}])
+    def test_they_are_of_whole_splits(self, names: dict[str, str]) -> None:
+        with pytest.raises(ValueError, match="name shapes for prefill and decode"):
+            search(misfits=[{**names, "why": "no"}])
 
 
 class TestLimits:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -70,3 +73,27 @@ def test_a_storage_that_stays_away_is_not_waited_for_for_ever(storage: Path) -> 
     failure = until(pump, "failed")["failure"]
     assert failure["class"] == "tool"
     assert str(storage / "trial") in failure["message"]
+
+
+def test_a_trial_begins_where_its_storage_is_and_nowhere_else(tmp_path: Path) -> None:
+    folder = tmp_path / "mount" / "trials" / "trial"
+    (tmp_path / "mount").mkdir()
+    pump = TrialPump(spec(folder, kind="baseline"))
+    until(pump, "running", "waits for")
+    assert not list((tmp_path / "mount").iterdir()), "nothing is mounted there"
+    folder.parent.mkdir()
+    until(pump, "measured")
+
+
+def test_a_full_disk_is_waited_for_but_with_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    begun = TrialPump(spec(tmp_path / "a", kind="baseline"))
+    failed = TrialPump(spec(tmp_path / "b", failure_rate=1.0))
+    with monkeypatch.context() as patched:
+        patched.setattr("trainables._pump.probe", Mock(side_effect=[None, full]))
+        until(failed, "failed")
+        patched.setattr("trainables._pump.probe", Mock(side_effect=full))
+        until(begun, "running", "waits for")
+    until(begun, "measured")

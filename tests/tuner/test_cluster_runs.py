@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.nodes import Nodes, nodes
+from tests.nodes import Node, Nodes, nodes
+from tests.tiny_qwen3 import write_tiny_qwen3
 from tests.tuner.runs import Run, assert_nothing_measured_twice, events, ledger, write_experiment
 from tuner._gantt import read_bars
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+STUBS = Path(__file__).parents[1] / "stubs"
 
 
 @pytest.fixture
@@ -93,7 +100,158 @@ def test_the_search_grows_onto_a_node_that_joins_and_survives_one_that_dies(
 
 
 def where(run: Run) -> set[str]:
+    return {event["node"] for event in everything_told(run) if event["event"] == "begun"}
+
+
+def everything_told(run: Run) -> list[dict[str, Any]]:
     file = run.folder / "events.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    found: list[dict[str, Any]] = [json.loads(line) for line in lines if line.endswith("}")]
-    return {event["node"] for event in found if event["event"] == "begun"}
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+BREAKS = "TEST_DEVICE_BREAKS"
+SERVER = f"""
+import http.server, os, sys
+if "{BREAKS}" in os.environ:
+    sys.exit("RuntimeError: NPU function error: aclrtSetDevice, error code is 507899")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+EVALUATE = "import time; time.sleep(1); print('score=$X')"
+
+
+@pytest.mark.timeout(600)
+def test_a_node_whose_device_breaks_is_left_out_after_two_errors_in_a_row(
+    tmp_path: Path, cluster: Nodes
+) -> None:
+    whole = cluster.add({"CPU": 4, "NPU": 1})
+    broken = cluster.add({"CPU": 4, "NPU": 1}, environment={BREAKS: "1"})
+    file = write_experiment(
+        tmp_path,
+        search={"type": "grid", "space": {"X": {"type": "enum", "values": [1, 2, 3, 4, 5]}}},
+        objective={"expectations": [], "maximize": "score"},
+        cluster={"address": cluster.address, "resources": {"CPU": 0.5, "NPU": 1}},
+        budget={"concurrent": "auto", "retries": 1},
+    )
+    document = yaml.safe_load(file.read_text())
+    document["trial"] = {
+        "type": "script",
+        "start": {"command": [sys.executable, "-c", SERVER]},
+        "evaluate": {"command": [sys.executable, "-c", EVALUATE], "runs": 1},
+        "metrics": {"score": {"pattern": "score=([0-9]+)"}},
+    }
+    file.write_text(yaml.safe_dump(document))
+    it = started(file, tmp_path, cluster)
+    assert it.wait(280) == 0, it.said()
+    failures = [event["failure"] for event in events(it.folder, "retry")]
+    assert [failure["class"] for failure in failures] == ["device", "device"]
+    (said,) = [event["message"] for event in events(it.folder, "nodes")]
+    assert said.startswith(f"{broken.address} (")
+    assert said.endswith(") gets no more trials of this run: 2 device errors in a row")
+    assert said in it.said()
+    told = everything_told(it)
+    cut = next(number for number, event in enumerate(told) if event.get("message") == said)
+    assert began(told[:cut]).count(broken.address) == 2
+    assert set(began(told[cut:])) == {whole.address}
+    result = it.result()
+    assert (result["best"], result["failed"]) == ({"X": 5}, 0)
+    status = json.loads((it.folder / "status.json").read_text())
+    assert [one["address"] for one in status["nodes"]["excluded"]] == [broken.address]
+    assert_nothing_measured_twice(it.folder)
+
+
+def began(told: list[dict[str, Any]]) -> list[str]:
+    """Addresses of the nodes where trials began, in their order."""
+    return [event["address"] for event in told if event["event"] == "begun"]
+
+
+@contextmanager
+def own_disks(nodes: list[Node], folder: Path) -> Iterator[Callable[[Node], list[Path]]]:
+    """A disk of its own for each node, mounted at folder; yields what tells copies on it."""
+    folder.mkdir()
+    for node in nodes:
+        inside = ["nsenter", "--mount", "--target", str(node.process.pid)]
+        done = subprocess.run(
+            [*inside, "mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(folder)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            pytest.skip(f"only root can mount on nodes: {done.stderr}")
+
+    def copies(node: Node) -> list[Path]:
+        disk = Path(f"/proc/{node.raylet().pid}/root{folder}")
+        return [file.parent for file in disk.glob("npu-tuner-weights/*/copy.json")]
+
+    yield copies
+
+
+@pytest.mark.timeout(600)
+def test_a_model_is_copied_once_to_a_node_which_then_gets_the_trials(tmp_path: Path) -> None:
+    with nodes(cpus=0, isolated=True) as cluster:
+        both = [cluster.add({"CPU": 4, "NPU": 2}) for _ in range(2)]
+        with own_disks(both, tmp_path / "nvme") as copies:
+            it = started(served(tmp_path, cluster), tmp_path, cluster)
+            it.until(lambda run: len(began(everything_told(run))) == 3, 200)
+            first, second, third = began(everything_told(it))
+            assert first == second == third
+            (holder,) = [node for node in both if node.address == first]
+            (other,) = [node for node in both if node is not holder]
+            assert len(copies(holder)) == 1 and not copies(other)
+            cluster.kill(holder)
+            it.until(lambda run: copies(other), 200)
+            assert it.wait(200) == 0, it.said()
+            assert len(copies(other)) == 1
+    assert set(began(everything_told(it))[3:]) == {other.address}
+    logs = [log.read_text() for log in it.folder.glob("trials/*/weights.log")]
+    assert sum("copying stub.json" in log for log in logs) == 2
+    result = it.result()
+    assert (result["verdict"], result["failed"]) == ("satisfied", 0)
+    assert_nothing_measured_twice(it.folder)
+
+
+def served(folder: Path, cluster: Nodes) -> Path:
+    """An experiment with stub engines one after the other, from weights on the node's disk."""
+    model = folder / "tiny"
+    write_tiny_qwen3(model)
+    (model / "stub.json").write_text(json.dumps({"ttft": 0.01, "tpot": 0.002}))
+    file = write_experiment(
+        folder,
+        search={
+            "type": "grid",
+            "space": {"max-num-seqs": {"type": "enum", "values": [8, 16, 32]}},
+        },
+        objective={"expectations": [], "maximize": "requests_per_s"},
+        cluster={
+            "address": cluster.address,
+            "resources": {"CPU": 0.5, "NPU": 1},
+            "local_weights": str(folder / "nvme"),
+        },
+        budget={"concurrent": 1, "retries": 2},
+    )
+    document = yaml.safe_load(file.read_text())
+    document["trial"] = {
+        "type": "serving",
+        "model": str(model),
+        "engine": {
+            "type": "vllm",
+            "command": [sys.executable],
+            "entrypoint": "openai_engine",
+            "startup_timeout": 60,
+            "env_vars": {"PYTHONPATH": str(STUBS)},
+        },
+        "benchmark": {
+            "type": "builtin",
+            "requests": 40,
+            "warm_ups": 0,
+            "window_s": 0.2,
+            "workload": {"type": "random", "input_tokens": 8, "output_tokens": 20},
+        },
+        "load": {"type": "fixed", "concurrency": 2},
+    }
+    file.write_text(yaml.safe_dump(document))
+    return file

@@ -184,7 +184,8 @@ def split_experiment(model: Path, **search: Any) -> Experiment:
         "large": {"devices": 2, "args": {"tensor-parallel-size": 2}, "roles": ["decode"]},
     }
     searched = {"type": "pd_split", "devices": 4, "space": None} | search
-    return experiment(model, searched, type="disaggregated", shapes=shapes, load={"type": "fixed"})
+    fixed = {"shapes": shapes, "transfer": {"type": "nixl"}, "load": {"type": "fixed"}}
+    return experiment(model, searched, type="disaggregated", **fixed)
 
 
 def test_a_search_for_a_split_is_told_of_every_instance_alone(model: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner._gantt import Bar, bars, draw, lanes, read_bars, utilisation
+from tuner._gantt import Bar, bars, draw, lanes, read_bars, spread, utilisation
 
 
 def begun(trial: str, ts: float, node: str = "n1", npu: float = 1.0) -> dict[str, Any]:
@@ -46,6 +46,18 @@ def test_utilisation_is_the_share_of_device_time_that_was_held() -> None:
     log = [begun("x", 0.0, npu=2.0), begun("y", 0.0), ended("y", 5.0), ended("x", 10.0)]
     assert utilisation(bars(log), 4) == (2 * 10 + 1 * 5) / 40
     assert utilisation([], 4) == 0.0
+
+
+def test_a_trial_on_several_nodes_has_a_bar_for_each_part() -> None:
+    (bar,) = bars([begun("x", 1.0, npu=3.0), ended("x", 3.0)])
+    places = {("10.0.0.1", "prefill"): 1.0, ("10.0.0.2", "decode"): 2.0}
+    parts = spread(bar, places)
+    assert [(one.node, one.part, one.devices) for one in parts] == [
+        ("10.0.0.1", "prefill", 1.0),
+        ("10.0.0.2", "decode", 2.0),
+    ]
+    assert utilisation(parts, 3) == utilisation([bar], 3) == 1.0
+    assert spread(bar, {}) == [bar]
 
 
 spans = st.builds(

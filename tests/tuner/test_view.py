@@ -42,6 +42,7 @@ class Watched:
                 "status": "running",
                 "stage": stage,
                 "hostname": "node-1",
+                "node_ip": "10.0.0.1",
                 "time_total_s": seconds,
                 "config": {"placement": {"bundles": bundles * 2, "strategy": "PACK"}},
             }
@@ -82,6 +83,14 @@ def test_devices_are_counted_from_the_start_of_the_trial_not_from_its_place_in_t
     )
     row = watched.view.rows[-1]
     assert (row.node, row.devices) == ("node-1", 8.0)
+
+
+def test_running_trials_are_told_with_the_address_of_their_node() -> None:
+    watched = Watched()
+    watched.begins("t")
+    assert watched.view.to_json()["running"][0]["node"] == ""
+    watched.reports("t", "deploy", 2.0, NPU=1)
+    assert watched.view.to_json()["running"][0]["node"] == "10.0.0.1"
 
 
 def test_counting_twice_counts_once() -> None:

@@ -135,7 +135,7 @@ class Fleet:
             model: Folder or ``builtin:`` name.
             settings: What is added to an instance on its node.
             ports: How many further ports an instance needs on its node.
-            taken: Ports that none of these may be.
+            taken: Ports that none of these may be, nor one that an instance listens at.
 
         Raises:
             InstanceFailure: One of them failed, or its member is lost.

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 
-from cluster import ProcessTree, child_environment, lease_ports
+from cluster import PortLease, PortUnavailableError, ProcessTree, child_environment
 from trainables._program import StageError
 from trainables._trial import Progress, TrialFailure, TrialRun, surroundings
 from trainables.disaggregated._plan import Instance
@@ -22,6 +22,7 @@ from trainables.disaggregated._proof import (
 )
 from trainables.disaggregated._router import Router, bracketed, is_loopback
 from trainables.disaggregated._transfer import Flow
+from trainables.disaggregated._transfer_ports import lease_transfer_ports
 from trainables.engines import Launch
 from trainables.engines._log import EngineLog, death
 
@@ -50,15 +51,23 @@ class Front:
 
     @classmethod
     def start(
-        cls, trial: TrialRun, router: Router, instances: Sequence[Instance], flow: Flow
+        cls,
+        trial: TrialRun,
+        router: Router,
+        instances: Sequence[Instance],
+        flow: Flow,
+        taken: range = range(0),
     ) -> Front:
         """Start a router in front of instances that serve; its log is ``router.log``.
 
-        Raises ``TrialFailure`` when its program cannot be started.
+        Args:
+            taken: Ports at which it must not listen.
+
+        Raises ``TrialFailure`` when its program cannot be started, or no port is free.
         """
         host = _address_towards([one.host for one in instances])
         with ExitStack() as resources:
-            (port,) = resources.enter_context(lease_ports()).ports
+            (port,) = resources.enter_context(_lease(taken)).ports
             launch = _launch(router, host, port, instances, flow)
             log = EngineLog(trial.folder / "router.log", launch.argv, launch.notes)
             tree = _spawn(trial, launch, log)
@@ -132,6 +141,13 @@ class Front:
             excerpt=self._log.excerpt(),
             suggestion=f"see {self._log.file}, and the instances' engine.log beside it",
         )
+
+
+def _lease(taken: range) -> PortLease:
+    try:
+        return lease_transfer_ports(1, taken)
+    except PortUnavailableError as error:
+        raise TrialFailure("startup", _STAGE, str(error)) from error
 
 
 def _launch(

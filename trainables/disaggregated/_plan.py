@@ -199,6 +199,22 @@ def shape_of(
     return named, options.shapes[named]
 
 
+def pairings(options: DisaggregatedOptions) -> list[dict[str, str]]:
+    """The shapes that a split may have, by role: one for prefill and one for decode, or a mixed."""
+    shapes = {role: fitting_shapes(options, role) for role in ROLES}
+    apart: list[dict[str, str]] = [
+        {PREFILL: first, DECODE: second} for first in shapes[PREFILL] for second in shapes[DECODE]
+    ]
+    mixed: list[dict[str, str]] = [{MIXED: shape} for shape in shapes[MIXED]]
+    return apart + mixed
+
+
+def one_of_each(shapes: Mapping[str, str]) -> dict[str, Json]:
+    """Parameters of the smallest split with these shapes."""
+    counts: dict[str, Json] = {f"{role}_instances": 1 for role in shapes}
+    return counts | {f"{role}_shape": shape for role, shape in shapes.items()}
+
+
 def split_names() -> frozenset[str]:
     """The parameters that decide which instances there are."""
     return frozenset(f"{role}_{what}" for role in ROLES for what in ("instances", "shape"))

@@ -97,7 +97,7 @@ def complete(
                 reply.read()
                 sort = Refused if 400 <= reply.status_code < 500 else Unproven
                 raise sort(f"{reply.status_code}: {' '.join(reply.text.split())[:500]}")
-            _read_events(reply.iter_lines())
+            read_events(reply.iter_lines())
     except httpx.HTTPError as error:
         raise Unproven(f"{type(error).__name__} {error}".strip()) from error
 
@@ -210,7 +210,7 @@ def _question(number: int, words: int) -> str:
     return " ".join([*first, *more])
 
 
-def _read_events(lines: Iterator[str]) -> None:
+def read_events(lines: Iterator[str]) -> None:
     """Read the events of a stream; raise :class:`Unproven` unless it is a whole answer."""
     chunks = 0
     for line in lines:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
-from trainables._trial import Progress, TrialFailure
+from trainables._trial import Progress, TrialFailure, TrialRun
 from trainables.disaggregated._fleet import Fleet
 from trainables.disaggregated._front import Front
 from trainables.serving._course import Answer, Course
@@ -13,6 +15,15 @@ from trainables.serving._course import Answer, Course
 R = TypeVar("R")
 _LAST_WORDS_S = 10.0
 """How long the end of an engine may take to be seen that others suffer from already."""
+
+
+@contextmanager
+def timed(trial: TrialRun, stage: str) -> Iterator[None]:
+    """A stage of the trial; how long it took is recorded when it has succeeded."""
+    begun = time.monotonic()
+    yield
+    seconds = round(time.monotonic() - begun, 3)
+    trial.stages.append({"name": stage, "seconds": seconds, "resumed": False})
 
 
 def supervised(

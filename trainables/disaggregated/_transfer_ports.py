@@ -1,4 +1,5 @@
-"""Ports for a transfer: neighbours, and none that its transport takes at random."""
+"""Ports of a split that are none of those its transport takes at random; neighbours, for a
+transfer."""
 
 from __future__ import annotations
 

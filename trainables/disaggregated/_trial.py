@@ -7,50 +7,53 @@ that role alone, whose numbers rate it and which can never win.
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import cached_property, partial
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from pydantic import BaseModel, ValidationError
 
 from cluster import Bundle, Placement
 from trainables._blocks import Problems, model_ready, plugin_problems, plugin_schemas
-from trainables._program import StageError
-from trainables._trial import Json, Progress, Result, Steps, TrialFailure, TrialRun
+from trainables._trial import Json, Result, Steps, TrialFailure, TrialRun
 from trainables._types import register_trial_type
 from trainables.benchmarks import Benchmark, make_benchmark
-from trainables.disaggregated._alone import alone_goal, alone_load, one_token, with_dummies
+from trainables.disaggregated._alone import alone_goal, alone_load, one_token
 from trainables.disaggregated._checks import name_problems, option_problems
 from trainables.disaggregated._fleet import Fleet
 from trainables.disaggregated._front import Front
+from trainables.disaggregated._link import STAGE as LINK
+from trainables.disaggregated._link import Link, Proof
 from trainables.disaggregated._options import DECODE, PREFILL, DisaggregatedOptions
-from trainables.disaggregated._plan import ALONE, Instance, Plan, SplitError, plan
-from trainables.disaggregated._proof import Uncounted, Unproven, aside, transferred_tokens
+from trainables.disaggregated._plan import (
+    ALONE,
+    Instance,
+    Plan,
+    SplitError,
+    one_of_each,
+    pairings,
+    plan,
+)
 from trainables.disaggregated._router import DEFAULT as DEFAULT_ROUTER
 from trainables.disaggregated._router import Router, make_router, router_type, router_types
 from trainables.disaggregated._simulated import simulated, simulated_files, split_problems
-from trainables.disaggregated._supervision import supervised, undisturbed
+from trainables.disaggregated._supervision import supervised, timed, undisturbed
 from trainables.disaggregated._transfer import DEFAULT as DEFAULT_TRANSFER
 from trainables.disaggregated._transfer import (
     Transfer,
-    Where,
     make_transfer,
     transfer_type,
     transfer_types,
 )
 from trainables.disaggregated._transfer_sizes import engine_block
-from trainables.engines import Deployment
+from trainables.engines import Deployment, make_engine
 from trainables.engines._simulated import SimulatedEngine
-from trainables.serving._course import Course
+from trainables.serving._course import Answer, Course
 from trainables.serving._goal import Goal
 from trainables.serving._load import Load
 from trainables.serving._served import ServedTrial, not_started
 
 _SUPERVISOR_CPU = 1.0
 _DEVICES = ("NPU", "GPU")
-_ANSWER_S = 120.0
 _SHOWN = ("127.0.0.1", 8000)
 
 
@@ -74,6 +77,10 @@ class DisaggregatedTrial(ServedTrial):
         document["properties"]["transfer"] = {"oneOf": transfers}
         document["properties"]["router"] = {"oneOf": routers}
         return document
+
+    def _blocks(self) -> dict[str, BaseModel]:
+        more = {"transfer": self._transfer.options, "router": self._router.options}
+        return super()._blocks() | more
 
     def placement(self, parameters: Mapping[str, Json], kind: str, one: Bundle) -> Placement:
         """The supervisor, with router and benchmark, and a bundle for each instance.
@@ -138,12 +145,14 @@ class DisaggregatedTrial(ServedTrial):
         return [*super().parameter_problems(names), *name_problems(self.options, names)]
 
     def search_options(self) -> Mapping[str, Json]:
+        """The shapes, and which of them transfer and router cannot serve together."""
         shapes = self.options.shapes
         return {
             "shapes": {
                 name: {"devices": shape.devices, "roles": list(shape.roles)}
                 for name, shape in shapes.items()
-            }
+            },
+            "misfits": self._unfit_shapes(),
         }
 
     def metric_names(self) -> frozenset[str] | None:
@@ -171,12 +180,15 @@ class DisaggregatedTrial(ServedTrial):
         if kind in ("candidate", *ALONE) and (refusal := self._refusal(split)):
             return not_started(refusal)
         silence_s = self.options.timeouts.answer
-        with _shared_folder(trial) as shared, Fleet(trial, split, silence_s=silence_s) as fleet:
-            with _timed(trial, "deploy"):
-                yield from self._start(trial, fleet, split, shared)
+        with (
+            Link(trial, split, self._transfer) as link,
+            Fleet(trial, split, silence_s=silence_s) as fleet,
+        ):
+            with timed(trial, "deploy"):
+                yield from link.start(fleet, self.options.model)
             if kind in ALONE:
-                return (yield from self._alone(trial, fleet, split))
-            return (yield from self._whole(trial, fleet, split))
+                return (yield from self._alone(trial, fleet, split, link))
+            return (yield from self._whole(trial, fleet, split, link))
 
     def deliverables(self, parameters: Mapping[str, Json]) -> Mapping[str, str]:
         from trainables.disaggregated._deploy import deployment_files
@@ -184,112 +196,41 @@ class DisaggregatedTrial(ServedTrial):
         split = plan(self.options, parameters)
         return simulated_files(split) if self._simulates else deployment_files(split)
 
-    def _start(
-        self, trial: TrialRun, fleet: Fleet, split: Plan, shared: Path
-    ) -> Generator[Progress, None, None]:
-        if split.transfer is None:
-            dummies = with_dummies if trial.spec.kind == DECODE else lambda instance: instance
-            yield from fleet.start(self.options.model, lambda instance, _: dummies(instance))
-            return
-        transfer = self._transfer
-        yield from fleet.start(
-            self.options.model,
-            partial(_joined, transfer, split, str(shared)),
-            transfer.ports,
-            transfer.reserved,
-        )
-
-    def _alone(self, trial: TrialRun, fleet: Fleet, split: Plan) -> Steps:
+    def _alone(self, trial: TrialRun, fleet: Fleet, split: Plan, link: Link) -> Steps:
         """One instance, without a router."""
         (instance,) = fleet.instances
         assert instance.base_url is not None
-        notes: list[str] = []
-        data: dict[str, Json] = {}
-        if instance.role == DECODE:
-            said = "prompts are not computed: their KV cache is filled with dummy values"
-            data, notes = yield from self._proven(trial, fleet, instance.base_url, split, said)
-        course = self._course(
-            trial,
-            instance.base_url,
-            split.served_name,
-            split.load,
-            self._benchmark_of(trial.spec.kind),
-        )
-        return (yield from self._measured(course, fleet, split, None, data, notes))
+        proof = yield from link.prove(fleet, instance.base_url)
+        benchmark = self._benchmark_of(trial.spec.kind)
+        course = self._course(trial, instance.base_url, split.served_name, split.load, benchmark)
+        answer = yield from supervised(course.steps(), fleet)
+        return (yield from self._measured(course, answer, fleet, split, proof))
 
-    def _whole(self, trial: TrialRun, fleet: Fleet, split: Plan) -> Steps:
+    def _whole(self, trial: TrialRun, fleet: Fleet, split: Plan, link: Link) -> Steps:
         """All instances, behind their router."""
-        flow = self._transfer.flow if split.transfer is not None else "prefill_first"
-        with Front.start(trial, self._router, fleet.instances, flow) as front:
-            with _timed(trial, "health"):
-                yield from supervised(front.answers(split.served_name), fleet, front)
-            data: dict[str, Json] = {}
-            notes = list(front.notes)
-            if split.transfer is not None:
-                found = yield from self._proven(trial, fleet, front.base_url, split, "", front)
-                data, notes = found[0], [*notes, *found[1]]
-            course = self._course(
-                trial, front.base_url, split.served_name, split.load, self._benchmark
-            )
-            return (yield from self._measured(course, fleet, split, front, data, notes))
-
-    def _proven(
-        self,
-        trial: TrialRun,
-        fleet: Fleet,
-        base_url: str,
-        split: Plan,
-        note: str,
-        front: Front | None = None,
-    ) -> Generator[Progress, None, tuple[dict[str, Json], list[str]]]:
-        """Data and notes on KV caches having come from elsewhere.
-
-        Raises ``TrialFailure`` when they have not.
-        """
-        work = partial(
-            transferred_tokens,
-            base_url,
-            split.served_name,
-            [one for one in fleet.instances if one.role == DECODE],
-            self._transfer.transferred,
-            _ANSWER_S,
-        )
-        notes = [note] if note else []
-        with _timed(trial, "transfer"):
-            try:
-                steps = aside(work, Progress("transfer", "asking until KV caches have moved"))
-                tokens = yield from supervised(steps, fleet, front)
-            except Uncounted as error:
-                return {}, [*notes, f"KV transfer not proven: {error}"]
-            except Unproven as error:
-                raise TrialFailure(
-                    "tool",
-                    "transfer",
-                    f"no KV cache came to the decode instances: {error}",
-                    suggestion="see trial.transfer, and what the instances' engine.log say of it",
-                ) from error
-        idle = [name for name, count in tokens.items() if not count]
-        if idle:
-            notes.append(f"no question was passed on to {', '.join(idle)} before the benchmark")
-        return {"transferred_tokens": tokens}, notes
+        name = split.served_name
+        router = self._router
+        with Front.start(trial, router, fleet.instances, link.flow, link.taken) as front:
+            with timed(trial, "health"):
+                yield from supervised(front.answers(name), fleet, front)
+            proof = yield from link.prove(fleet, front.base_url, front)
+            course = self._course(trial, front.base_url, name, split.load, self._benchmark)
+            earlier = LINK if link.transfers else "health"
+            answer = yield from undisturbed(course, fleet, front, name, earlier)
+            return (yield from self._measured(course, answer, fleet, split, proof, front.notes))
 
     def _measured(
         self,
         course: Course,
+        answer: Answer,
         fleet: Fleet,
         split: Plan,
-        front: Front | None,
-        data: Mapping[str, Json],
-        notes: Iterable[str],
+        proof: Proof,
+        notes: Iterable[str] = (),
     ) -> Steps:
-        if front is None:
-            answer = yield from supervised(course.steps(), fleet)
-        else:
-            earlier = "health" if split.transfer is None else "transfer"
-            answer = yield from undisturbed(course, fleet, front, split.served_name, earlier)
+        """What a course found, once all instances are known to have lived to its end."""
         yield from fleet.confirm()
-        said = [*fleet.notes, *notes]
-        found = self._result(course, answer, fleet.startup_s, said)
+        found = self._result(course, answer, fleet.startup_s, [*fleet.notes, *notes, *proof.notes])
         nodes = fleet.nodes
         instances = {
             one.name: {"shape": one.shape, "devices": one.devices, "node": nodes[one.name]}
@@ -298,7 +239,7 @@ class DisaggregatedTrial(ServedTrial):
         devices = float(sum(one.devices for one in split.instances))
         return Result(
             {**found.metrics, "devices": devices},
-            {**found.data, **data, "instances": instances},
+            {**found.data, **proof.data, "instances": instances},
             {},
             {**found.environment, **fleet.versions},
         )
@@ -310,6 +251,19 @@ class DisaggregatedTrial(ServedTrial):
         except SplitError:
             return []  # the search says which
         return [("trial", said) for said in self._misfits_of(split)]
+
+    def _unfit_shapes(self) -> list[dict[str, Json]]:
+        """As far as the block decides it; none where it has faults, which are said elsewhere."""
+        try:
+            if isinstance(self._engine, SimulatedEngine):
+                make_engine(self._engine.options.of)
+            return [
+                {**shapes, "why": "; ".join(misfits)}
+                for shapes in pairings(self.options)
+                if (misfits := self._misfits_of(plan(self.options, one_of_each(shapes))))
+            ]
+        except (ValidationError, KeyError, ImportError):
+            return []
 
     def _misfits_of(self, split: Plan) -> list[str]:
         if self._simulates and not str(engine_block(split).get("type")).startswith("vllm"):
@@ -362,42 +316,3 @@ class DisaggregatedTrial(ServedTrial):
     @cached_property
     def _router(self) -> Router:
         return make_router(self.options.router)
-
-
-def _joined(
-    transfer: Transfer, split: Plan, folder: str, instance: Instance, there: Mapping[str, Json]
-) -> Instance:
-    """An instance with what its transfer needs on its node."""
-    interface = split.interface or there["interface"] or ""
-    where = Where(split, there["address"], there["ports"], interface, folder)
-    try:
-        addition = transfer.settings(instance, where)
-    except StageError as error:
-        raise TrialFailure(
-            error.failure, "deploy", str(error), suggestion=error.suggestion
-        ) from error
-    return replace(
-        instance,
-        args={**addition.args, **instance.args},
-        env={**addition.env, **instance.env},
-    )
-
-
-@contextmanager
-def _shared_folder(trial: TrialRun) -> Iterator[Path]:
-    """A folder for KV caches on their way, which nobody needs afterwards."""
-    folder = trial.folder / "transfer"
-    folder.mkdir(exist_ok=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _timed(trial: TrialRun, stage: str) -> Iterator[None]:
-    """A stage of the trial; how long it took is recorded when it has succeeded."""
-    begun = time.monotonic()
-    yield
-    seconds = round(time.monotonic() - begun, 3)
-    trial.stages.append({"name": stage, "seconds": seconds, "resumed": False})

@@ -30,7 +30,8 @@ _SLACK = 0.05
 _CAUTION = 1.5
 """Latency grows at most in proportion to the load; this much more is stepped down."""
 _SATURATED = 0.9
-"""An engine that completes less than this share of the offered rate has a growing queue."""
+"""An engine that completes less than this share of the offered rate, see :func:`_kept_rate`, has a
+growing queue."""
 _LEAST_GROWTH, _MOST_GROWTH = 2.0, 8.0
 
 
@@ -136,7 +137,7 @@ class OperatingPointSearch:
     def _margin(self, probe: Probe, metrics: Mapping[str, float]) -> float:
         margins = [margin(limit, metrics) for limit in self.limits]
         worst = max((_MISSED if one is None else one for one in margins), default=-math.inf)
-        rate = metrics.get("requests_per_s")
+        rate = _kept_rate(metrics)
         if self.options.by == "request_rate" and rate is not None:
             offered = _SATURATED * probe.level
             worst = max(worst, math.log(offered / rate) if rate > 0 else _MISSED)
@@ -239,6 +240,22 @@ class OperatingPointSearch:
     def _rounded(self, level: float) -> float:
         level = _clip(level, self.options.low, self.options.high)
         return float(round(level)) if self.options.by == "concurrency" else float(f"{level:.4g}")
+
+
+def _kept_rate(metrics: Mapping[str, float]) -> float | None:
+    """Requests per second at which requests left the engine while they still came; None: the run
+    does not tell.
+
+    A run ends with the answers of the last requests, when no more come. What one takes on average
+    is thus no part of the time in which they came. Of an engine that keeps up, that leaves the
+    arrivals' span; where a queue grows evenly, at a capacity of c of r requests per second, half
+    of its growth is left: the rate is 2 / (1 / c + 1 / r), below 0.9 r where c is below 0.82 r.
+    """
+    rate = metrics.get("requests_per_s")
+    duration, answer = metrics.get("duration_s", 0.0), metrics.get("e2el_mean_s", 0.0)
+    if rate is None or duration <= answer:
+        return rate
+    return rate * duration / (duration - answer)
 
 
 def _clip(value: float, low: float, high: float) -> float:

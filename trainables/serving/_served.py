@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import BaseModel
+
 from cluster import Bundle, Placement, write_json
 from trainables._blocks import (
     Problems,
@@ -82,6 +84,23 @@ class ServedTrial(TrialType):
         document["properties"]["engine"] = {"oneOf": engines}
         document["properties"]["benchmark"] = {"oneOf": tools}
         return document
+
+    def settings(self) -> dict[str, Json]:
+        """As the base has it, for other nodes and later sessions, whose processes run in other
+        folders: the paths of all blocks are absolute, names of programs that are searched in PATH
+        are as they were."""
+        settings = super().settings()
+        settings["options"] |= {name: _resolved(block) for name, block in self._blocks().items()}
+        if isinstance(self._engine, SimulatedEngine):
+            settings["options"]["engine"] |= {
+                "of": _resolved(self._engine.of.options),
+                "latency": _resolved(self._engine.latency.options),
+            }
+        return settings
+
+    def _blocks(self) -> dict[str, BaseModel]:
+        """The blocks that plug-ins define, by name."""
+        return {"engine": self._engine.options, "benchmark": self._benchmark.options}
 
     def prepare(self, trial: TrialRun) -> Generator[Progress, None, None]:
         yield from model_ready(trial, self.options.model)
@@ -349,3 +368,8 @@ def not_started(said: str) -> Result:
     stopped = {"by": "kv_memory", "metric": None, "reason": said}
     note = f"not started (kv_memory): {said}"
     return Result({}, {"stopped": stopped, "real_evaluation": False, "note": note})
+
+
+def _resolved(options: BaseModel) -> dict[str, Json]:
+    """What was said in a block, checked."""
+    return options.model_dump(mode="json", exclude_unset=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.experiment import format_duration
 from tuner.report._data import Json, RunData, Trial, parameters_text, repeats, shown
-from tuner.report._parts import Cell, Fact, Table, Text, Tone
+from tuner.report._parts import Cell, Fact, Table, Tone
 
 _TONES: Mapping[str, Tone] = {
     "satisfied": "good",
@@ -25,7 +26,12 @@ _KNOWN = (
 )  # fmt: skip
 """Metrics of a serving trial that a person looks at, the most telling first."""
 _MOST_SHOWN = 14
+_MOST_DEMANDS = 3
+_MOST_MESSAGE = 80
+"""Characters of the search's own words that a headline takes."""
 _SURE = 2.0
+_UNSEEN = 5e-4
+"""Share of a value below which its error is not shown: no digit that is would change."""
 
 
 @dataclass(frozen=True)
@@ -71,26 +77,43 @@ def headline(run: RunData) -> str:
         return f"{said}{best}."
     if run.state in ("exhausted", "failed") or run.best is None:
         fallback = "nothing in the space satisfies" if run.state == "exhausted" else "no answer"
-        return _sentence(message or fallback)
+        return f"{sentence(message or fallback)}{_failed_for(run)}"
     gain = gain_of(run)
     if is_default(run):
         return f"No significant gain over the default: the baseline itself is best, {told(run)}."
     if gain is not None and not gain.significant:
         return f"No significant gain over the default: {told(run)}, {gain}."
     if run.ranking is None:
-        return _sentence(message)
+        return sentence(message)
     budget = "The budget is spent; best so far" if run.state == "budget" else "Best"
-    return f"{budget}: {told(run)}{'' if gain is None else f', {gain}'} ({message})."
+    short = f" ({message})" if 0 < len(message) <= _MOST_MESSAGE else ""
+    return f"{budget}: {told(run)}{'' if gain is None else f', {gain}'}{short}."
+
+
+def _failed_for(run: RunData) -> str:
+    """What most of the failed trials failed of."""
+    classes = Counter(str((one.failure or {}).get("class", "tool")) for one in run.failed)
+    said = ", ".join(f"{name} ({count})" for name, count in classes.most_common(3))
+    return f" Failures: {said}." if said else ""
 
 
 def told(run: RunData) -> str:
     """The best in a few words, with its value."""
     assert run.best is not None
     winner = run.winner()
-    what = parameters_text(_short(run.best))
+    what = _split_of(run) or parameters_text(in_short(run.best))
     if winner is None or winner.value is None or run.ranking is None:
         return what
-    return f"{what} has {run.ranking[0]} {shown(winner.value)}"
+    name = run.ranking[0]
+    return f"{what} has {name} {with_error(winner.metrics, name, winner.value)}"
+
+
+def _split_of(run: RunData) -> str | None:
+    """What the search calls the best, where it searched splits of devices."""
+    for split in run.account.get("splits") or ():
+        if dict(split.get("parameters") or {}) == dict(run.best or {}):
+            return str(split["split"])
+    return None
 
 
 def gain_of(run: RunData) -> Gain | None:
@@ -102,10 +125,23 @@ def gain_of(run: RunData) -> Gain | None:
     base = baseline.get(name)
     if not base:
         return None
-    errors = [winner.metrics.get(f"{name}_se"), baseline.get(f"{name}_se")]
+    margin = _margin(name, winner.metrics, baseline)
+    share = None if margin is None else 100 * margin / abs(base)
+    return Gain(100 * sign * (winner.value - base) / abs(base), share)
+
+
+def margin_of(run: RunData, other: RunData) -> float | None:
+    """Two standard errors of the difference of two runs' winners; None where they are not known."""
+    one, two = run.winner(), other.winner()
+    if one is None or two is None or run.ranking is None:
+        return None
+    return _margin(run.ranking[0], one.metrics, two.metrics)
+
+
+def _margin(name: str, one: Mapping[str, float], other: Mapping[str, float]) -> float | None:
+    errors = [metrics.get(f"{name}_se") for metrics in (one, other)]
     known = [error for error in errors if error is not None]
-    margin = 100 * _SURE * math.hypot(*known) / abs(base) if len(known) == 2 else None
-    return Gain(100 * sign * (winner.value - base) / abs(base), margin)
+    return _SURE * math.hypot(*known) if len(known) == 2 else None
 
 
 def is_default(run: RunData) -> bool:
@@ -127,12 +163,28 @@ def facts(run: RunData) -> list[Fact]:
         found.append(Fact("baseline", with_error(run.baseline, name), name))
     if run.best is not None and isinstance(run.best.get("fallback"), list):
         found += _fallback_facts(run, run.best["fallback"])
-    failed = sum(trial.status == "failed" for trial in run.trials)
-    measured = len(run.measured)
-    found.append(Fact("trials", str(measured), f"measured, {failed} failed"))
+    found += _demand_facts(run)
+    found.append(Fact("trials", str(len(run.measured)), f"measured, {len(run.failed)} failed"))
     if (elapsed := run.status.get("elapsed_s")) is not None:
         found.append(Fact("time", format_duration(elapsed), "of searching"))
     return found
+
+
+def _demand_facts(run: RunData) -> list[Fact]:
+    """What the winner has of the accuracy that is demanded, beside the baseline."""
+    winner = run.winner()
+    if winner is None or run.objective is None:
+        return []
+    demands = demand_texts(run)
+    found = []
+    for name in dict.fromkeys(one.key for one in run.objective.expectations):
+        if name in winner.metrics:
+            base = (run.baseline or {}).get(name)
+            beside = [] if base is None else [f"baseline {shown(base)}"]
+            note = ", ".join([*beside, demands.get(name, "")]).rstrip(", ")
+            tone: Tone = "good" if winner.satisfied else ""
+            found.append(Fact(name, shown(winner.metrics[name]), note, tone))
+    return found[:_MOST_DEMANDS]
 
 
 def _fallback_facts(run: RunData, fallen: Sequence[str]) -> list[Fact]:
@@ -143,19 +195,6 @@ def _fallback_facts(run: RunData, fallen: Sequence[str]) -> list[Fact]:
         return [Fact("falls back", layers)]
     steps = sum(set(fallen).issuperset(step["layers"]) for step in ranking)
     return [Fact("falls back", f"{steps} of {len(ranking)}", f"steps of the ranking: {layers}")]
-
-
-def notes(run: RunData) -> list[Text]:
-    """What has to be known beside the verdict."""
-    ranked = None if run.ranking is None else f"{run.ranking[0]}:"
-    said = [str(note) for note in run.result.get("notes", ())]
-    said = [note for note in said if ranked is None or not note.startswith(ranked)]
-    found = [Text(note, "warn" if "simulated" in note else "") for note in said]
-    if not said and any(trial.simulated for trial in run.candidates):
-        found.append(Text("Some numbers are simulated; measure before you rely on them.", "warn"))
-    if run.state == "died":
-        found.append(Text(f"Continue with: python -m tuner resume {run.folder}", "warn"))
-    return found + [Text(f"Not readable: {note}", "warn") for note in run.notes]
 
 
 def comparison(run: RunData) -> list[Table]:
@@ -227,6 +266,8 @@ def with_error(metrics: Mapping[str, float], name: str, value: float | None = No
     if not error:
         return shown(value)
     digits = max(0, 1 - math.floor(math.log10(_SURE * error)))
+    if value and _SURE * error < _UNSEEN * abs(value):
+        return shown(value, 5)
     return f"{value:,.{digits}f} ± {_SURE * error:,.{digits}f}"
 
 
@@ -286,7 +327,7 @@ def _change(name: str, label: str, metrics: Mapping[str, float], run: RunData) -
     return f" ({change:+.1f} %)" if abs(change) >= 0.05 else ""
 
 
-def _short(parameters: Mapping[str, Json]) -> dict[str, Json]:
+def in_short(parameters: Mapping[str, Json]) -> dict[str, Json]:
     return {
         name: f"{len(value)} layers" if isinstance(value, list) and name == "fallback" else value
         for name, value in parameters.items()
@@ -301,6 +342,6 @@ def _source(trial: Trial) -> str:
     return said if count is None or count < 2 else f"{said}, mean of {count}"
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     text = text.strip().rstrip(".")
     return text[:1].upper() + text[1:] + "."

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 
 from tuner.experiment import format_duration
-from tuner.report._answer import headline, metric_names, told, tone_of, with_error
+from tuner.report._answer import headline, margin_of, metric_names, told, tone_of, with_error
 from tuner.report._cost import phase_hours
-from tuner.report._data import Json, RunData, Trial, shown, time_unit
+from tuner.report._data import Json, RunData, Trial, exact, time_unit
 from tuner.report._parts import SERIES, Block, Cell, Chart, Page, Section, Table, axis, hints, spec
 
 _MOST_METRICS = 20
@@ -57,9 +57,16 @@ def _better(runs: Sequence[RunData], names: Sequence[str]) -> str:
         and (winner := run.winner()) is not None
         and winner.value is not None
     ]
-    if len(rankings) != 1 or len(ranked) < 2:
+    if len(rankings) != 1 or not ranked:
         return "The runs have different objectives; compare what they have in common."
-    _, name, run = max(ranked, key=lambda one: one[0])
+    ranked.sort(key=lambda one: one[0], reverse=True)
+    (value, name, run), rest = ranked[0], ranked[1:]
+    if not rest:
+        return f"Only {name} has an answer: {told(run)}."
+    second, other, beside = rest[0]
+    margin = margin_of(run, beside)
+    if margin is not None and value - second <= margin:
+        return f"No significant difference: {name}, {told(run)}; {other}, {told(beside)}."
     return f"Best: {name}, {told(run)}."
 
 
@@ -98,7 +105,7 @@ def _value(name: str, trial: Trial | None, first: Trial | None) -> Cell:
 def _parameters(runs: Sequence[RunData], names: Sequence[str]) -> list[Block]:
     order = dict.fromkeys(name for run in runs for name in run.best or {})
     rows = [
-        [Cell(name), *(Cell(shown((run.best or {}).get(name))) for run in runs)] for name in order
+        [Cell(name), *(Cell(exact((run.best or {}).get(name))) for run in runs)] for name in order
     ]
     return [Table(["parameter", *names], rows)] if rows else []
 
@@ -113,8 +120,11 @@ def _progress(runs: Sequence[RunData], names: Sequence[str]) -> list[Block]:
     rows = [row for run, name in zip(runs, names, strict=True) for row in _course(run, name, unit)]
     if not rows:
         return []
+    timed = all(row["since"] is not None for row in rows)
     found: list[Block] = []
     for key, title in (("x", "trials"), ("since", f"{unit_name} since the start")):
+        if key == "since" and not timed:
+            continue
         step = {
             "mark": {"type": "line", "interpolate": "step-after", "point": True},
             "encoding": {

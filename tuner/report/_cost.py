@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from tuner._phases import phase_of
-from tuner.report._data import Attempt, Json, RunData, Trial, time_unit, took
+from tuner.report._data import Attempt, Json, RunData, Trial, device_unit, time_unit, took
+from tuner.report._nodes import devices_of, on_nodes
 from tuner.report._parts import Block, Cell, Chart, Table, Text, colour, hints, spec
 
 _MOST_BARS = 2000
@@ -25,8 +26,9 @@ def cost_blocks(run: RunData) -> list[Block]:
     if not run.attempts:
         return []
     hours = phase_hours(run)
+    factor, unit = device_unit(sum(hours.values()), run.resource)
+    hours = {phase: factor * amount for phase, amount in hours.items()}
     total = sum(hours.values()) or 1.0
-    unit = f"{run.resource}-hours"
     shown = [phase for phase in _ORDER if hours.get(phase, 0.0) > 0]
     rows = [
         [
@@ -37,13 +39,16 @@ def cost_blocks(run: RunData) -> list[Block]:
         ]
         for phase in shown
     ]
-    found: list[Block] = [_bar([(phase, hours[phase]) for phase in shown], unit)]
-    found.append(Table(["phase", unit, "share", ""], rows))
-    found.append(_gantt(run))
-    longest = max(run.attempts, key=lambda one: one.seconds)
-    if longest.seconds > 0:
+    found: list[Block] = []
+    if rows:
+        found.append(_bar([(phase, hours[phase]) for phase in shown], unit))
+        found.append(Table(["phase", unit, "share", ""], rows))
+    if not on_nodes(run):
+        found.append(_gantt(run))
+    longest = max(run.attempts, key=lambda one: one.carried)
+    if longest.carried > 0:
         said = f"The longest trial, #{longest.number} {longest.kind}, took "
-        found.append(Text(f"{said}{took(longest.seconds)}.", "dim"))
+        found.append(Text(f"{said}{took(longest.carried)}.", "dim"))
     return found
 
 
@@ -53,7 +58,7 @@ def phase_hours(run: RunData) -> dict[str, float]:
     hours = dict.fromkeys(_ORDER, 0.0)
     for attempt in run.attempts:
         trial = trials.get(attempt.identity)
-        devices = 1.0 if trial is None else trial.devices
+        devices = devices_of(attempt, trial)
         for phase, begun, ended in _pieces(attempt, trial):
             if phase != "waiting":
                 hours[phase] += devices * (ended - begun) / 3600
@@ -70,7 +75,7 @@ def _most_at_once(run: RunData, trials: Mapping[str, Trial]) -> float:
         trial = trials.get(attempt.identity)
         held = [piece for piece in _pieces(attempt, trial) if piece[0] != "waiting"]
         if held:
-            devices = 1.0 if trial is None else trial.devices
+            devices = devices_of(attempt, trial)
             steps += [(held[0][1], devices), (held[-1][2], -devices)]
     most = now = 0.0
     for _, change in sorted(steps):
@@ -82,28 +87,38 @@ def _most_at_once(run: RunData, trials: Mapping[str, Trial]) -> float:
 def _pieces(attempt: Attempt, trial: Trial | None) -> list[tuple[str, float, float]]:
     """Phase, begin and end of the parts of an attempt, in order.
 
-    The stages of a measured one end where it ended; what is before them was waiting.
+    The stages of a measured one end where it ended; what is before them was starting, and waiting
+    before a node took it.
     """
+    taken = attempt.begun if attempt.started is None else attempt.started
+    waited = [("waiting", attempt.begun, taken)] if taken > attempt.begun else []
     if attempt.status in ("retry", "failed", "lost"):
-        return [("failed", attempt.begun, attempt.ended)]
+        return [*waited, ("failed", taken, attempt.ended)]
     if attempt.status == "cancelled":
-        return [("cancelled", attempt.begun, attempt.ended)]
+        return [*waited, ("cancelled", taken, attempt.ended)]
     stages = [] if trial is None else [one for one in trial.stages if not one.get("resumed")]
     if not stages:
         phase = "waiting" if attempt.status == "reused" else "measuring"
-        return [(phase, attempt.begun, attempt.ended)]
-    at = attempt.ended - sum(float(stage["seconds"]) for stage in stages)
-    pieces: list[tuple[str, float, float]] = []
-    pieces += [("waiting", attempt.begun, at)] if at > attempt.begun else []
-    at = max(at, attempt.begun)
+        return [*waited, (phase, taken, attempt.ended)]
+    at = max(attempt.begun, attempt.ended - sum(float(stage["seconds"]) for stage in stages))
+    known = attempt.started is not None
+    parts = [("waiting", attempt.begun, min(taken, at) if known else at)]
+    parts += [("starting", taken, at)] if known else []
     for stage in stages:
-        what = phase_of(str(stage["name"]))
         ended = min(attempt.ended, at + float(stage["seconds"]))
-        if pieces and pieces[-1][0] == what:
-            pieces[-1] = (what, pieces[-1][1], ended)
-        else:
-            pieces.append((what, at, ended))
+        parts.append((phase_of(str(stage["name"])), at, ended))
         at = ended
+    return _joined(part for part in parts if part[2] > part[1])
+
+
+def _joined(parts: Iterable[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
+    """Consecutive parts of one phase as one."""
+    pieces: list[tuple[str, float, float]] = []
+    for phase, begun, ended in parts:
+        if pieces and pieces[-1][0] == phase:
+            pieces[-1] = (phase, pieces[-1][1], ended)
+        else:
+            pieces.append((phase, begun, ended))
     return pieces
 
 

@@ -17,8 +17,13 @@ class Attempt:
 
     Attributes:
         begun, ended: Seconds since the epoch, from being handed out to being told.
-        status: ``measured``, ``failed``, ``retry`` (failed, and was repeated), ``cancelled`` or
-            ``running``.
+        status: ``measured``, ``failed``, ``retry`` (failed, and was repeated), ``cancelled``,
+            ``lost`` (its driver died) or ``running``.
+        node: Host of its supervisor.
+        started: When a node took it, seconds since the epoch; None: not known, or never.
+        address: Of that node in the cluster.
+        devices: That it held on all its nodes together; None: not known.
+        failure: As of :class:`Trial`.
     """
 
     number: int
@@ -28,10 +33,19 @@ class Attempt:
     ended: float
     status: str
     node: str = ""
+    started: float | None = None
+    address: str = ""
+    devices: float | None = None
+    failure: Mapping[str, Json] | None = None
 
     @property
     def seconds(self) -> float:
         return max(0.0, self.ended - self.begun)
+
+    @property
+    def carried(self) -> float:
+        """Seconds on a node, as far as it is known when they began."""
+        return max(0.0, self.ended - (self.started or self.begun))
 
 
 @dataclass(frozen=True)
@@ -77,6 +91,13 @@ class Trial:
         return found if isinstance(found, dict) else None
 
     @property
+    def instances(self) -> dict[str, Mapping[str, Json]]:
+        """``{shape, devices, node}`` of its engines by name, those that are on a node."""
+        found = self.data.get("instances")
+        items = found.items() if isinstance(found, dict) else ()
+        return {name: one for name, one in items if isinstance(one, dict) and one.get("node")}
+
+    @property
     def simulated(self) -> bool:
         """Its numbers come from a model, not from a measurement."""
         return "simulation" in self.data or self.data.get("real_evaluation") is False
@@ -109,6 +130,7 @@ class RunData:
         account: What the strategy tells of itself; empty: nothing.
         files: Those in ``best/``, by name, with their size in bytes.
         commands: Text files of ``best/`` that are worth showing, by name.
+        node_events: What was said of nodes, and when, in seconds since the epoch.
         notes: What could not be read.
     """
 
@@ -127,6 +149,7 @@ class RunData:
     account: Mapping[str, Json] = field(default_factory=dict)
     files: Mapping[str, int] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
+    node_events: tuple[tuple[float, str], ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -145,6 +168,10 @@ class RunData:
     @property
     def measured(self) -> tuple[Trial, ...]:
         return tuple(trial for trial in self.trials if trial.status in ("measured", "reused"))
+
+    @property
+    def failed(self) -> tuple[Trial, ...]:
+        return tuple(trial for trial in self.trials if trial.status == "failed")
 
     @property
     def ranking(self) -> tuple[str, int] | None:
@@ -182,29 +209,56 @@ def _block(document: Mapping[str, Json], key: str) -> Mapping[str, Json]:
 
 
 def repeats(trial: Trial) -> int | None:
-    """How many full measurements the trial's numbers are the mean of; None: not known."""
+    """How many full measurements the trial's numbers are the mean of; None: not known.
+
+    Those at other loads, and those that were ended early, were on the way to them.
+    """
     runs = trial.data.get("runs")
     if isinstance(runs, list):
-        return sum(bool(run.get("full", True)) for run in runs if isinstance(run, dict)) or None
+        whole = [one for one in runs if isinstance(one, dict) and one.get("full", True)]
+        loads = [_load_of(one) for one in whole if not one.get("ended")]
+        return loads.count(loads[-1]) if loads else None
     runs = trial.data.get("eval_runs")
     return len(runs) if isinstance(runs, list) and runs else None
 
 
-def shown(value: Json) -> str:
-    """A value of a table: numbers to five digits, long lists as their length."""
+def _load_of(run: Mapping[str, Json]) -> tuple[Json, Json]:
+    return run.get("concurrency"), run.get("request_rate")
+
+
+def shown(value: Json, digits: int = 4) -> str:
+    """A value of a table: numbers to a few digits, long lists as their length."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: ""}[value]
     if isinstance(value, int | float):
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.5g}"
+        # Adding nothing makes a negative zero a zero.
+        return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value + 0:.{digits}g}"
     if isinstance(value, list):
         return f"{len(value)} items" if len(value) > 4 else ", ".join(map(str, value))
     return str(value)
 
 
+def shortened(text: str, most: int) -> str:
+    """The beginning of a text that would make its place too big."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
+def counted(number: int, what: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def exact(value: Json) -> str:
+    """A value that somebody may want to type again."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:.10g}"
+    return shown(value)
+
+
 def parameters_text(parameters: Mapping[str, Json], names: Sequence[str] | None = None) -> str:
     """Parameters in a line; only those named, where names are given."""
     chosen: Iterable[str] = parameters if names is None else names
-    parts = [f"{name} {shown(parameters[name])}" for name in chosen if name in parameters]
+    parts = [f"{name} {exact(parameters[name])}" for name in chosen if name in parameters]
     return ", ".join(parts) or "defaults"
 
 
@@ -213,6 +267,11 @@ def took(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{seconds:.1f} s" if seconds < 10 else format_duration(seconds)
+
+
+def device_unit(hours: float, resource: str) -> tuple[float, str]:
+    """A unit in which so many device-hours read well: how many of it an hour has, and its name."""
+    return (3600.0, f"{resource}-seconds") if hours < 0.1 else (1.0, f"{resource}-hours")
 
 
 def time_unit(seconds: float) -> tuple[float, str]:

@@ -19,7 +19,7 @@ _IN_TEXT = tuple(
     for pattern in (
         r"(?P<before>://[^/\s:@]*:)[^/\s@]+(?=@)",
         r"(?P<before>\bbearer\s+)[A-Za-z0-9._~+/=-]{6,}",
-        r"(?P<before>)\b(?:hf_|sk-|ghp_|xox[abp]-|AKIA)[A-Za-z0-9_-]{8,}",
+        r"(?P<before>)\b(?-i:hf_[A-Za-z0-9]{8,}|(?:sk-|ghp_|xox[abp]-|AKIA)[A-Za-z0-9_-]{8,})",
         r"(?P<before>\b[\w-]*(?:api[_-]?key|access[_-]?key|secret|passwd|password|auth[_-]?token|"
         r"_token)[\"']?\s*[=:]\s*[\"']?)(?!\*\*\*)[^\s\"',;&]+",
     )

@@ -34,7 +34,12 @@ def export_charts(page: Page, folder: Path) -> list[Path]:
 
 def _alone(chart: Chart) -> dict[str, Any]:
     """The chart with a title and a width of its own."""
-    config = {"font": "sans-serif", "view": {"stroke": None}, "axis": {"gridColor": "#e3e7ec"}}
+    config = {
+        "font": "sans-serif",
+        "view": {"stroke": None},
+        "axis": {"gridColor": "#e3e7ec"},
+        "axisX": {"labelFlush": False, "labelOverlap": "greedy", "tickCount": 8},
+    }
     return {
         **chart.spec,
         "width": _WIDTH,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from tuner._view import DEVICES
 from tuner.report._data import Attempt, Json, Trial
 
 _ENDS = ("measured", "reused", "failed", "cancelled")
@@ -21,14 +22,16 @@ class History:
         told: Each trial that the search was told of, in that order.
         attempts: Each time a trial was carried out, those under way included, in the order they
             began.
+        nodes: What was said of nodes, and when, in seconds since the epoch.
     """
 
     told: tuple[Trial, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    nodes: tuple[tuple[float, str], ...] = ()
 
 
-def read_history(file: Path, since: str | None, notes: list[str]) -> History:
-    """The history of the run that began at ``since`` (ISO 8601; None: all of it).
+def read_history(file: Path, sessions: Sequence[str], notes: list[str]) -> History:
+    """The history of the run whose ``sessions`` began then (ISO 8601); of none, all there is.
 
     Lines that cannot be read are counted in ``notes``; a torn last line is being written.
     """
@@ -36,18 +39,21 @@ def read_history(file: Path, since: str | None, notes: list[str]) -> History:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return History()
-    begun = 0.0 if since is None else datetime.fromisoformat(since).timestamp()
+    begins = [datetime.fromisoformat(one).timestamp() for one in sessions]
+    begun = min(begins, default=0.0)
     events, bad = list[Mapping[str, Json]](), 0
     for line in lines:
         try:
             event = json.loads(line)
-            if event["ts"] >= begun and event.get("trial"):
+            if event["ts"] >= begun:
                 events.append(event)
         except (ValueError, KeyError, TypeError):
             bad += 1
     if bad > 1:
         notes.append(f"{file.name}: {bad} lines cannot be read")
-    return History(tuple(_told(events)), tuple(_attempts(events)))
+    of_trials = [event for event in events if event.get("trial")]
+    nodes = [(one["ts"], str(one["message"])) for one in events if one["event"] == "nodes"]
+    return History(tuple(_told(of_trials)), tuple(_attempts(of_trials, begins)), tuple(nodes))
 
 
 def _told(events: Iterable[Mapping[str, Json]]) -> Iterable[Trial]:
@@ -79,20 +85,40 @@ def _told(events: Iterable[Mapping[str, Json]]) -> Iterable[Trial]:
     return trials.values()
 
 
-def _attempts(events: Iterable[Mapping[str, Json]]) -> list[Attempt]:
+def _attempts(events: Iterable[Mapping[str, Json]], sessions: Sequence[float]) -> list[Attempt]:
+    """Each ends where it was told; one that was carried out anew instead, when it was last heard
+    of: before the session that did so, or just then."""
     running: dict[str, Attempt] = {}
     ended: list[Attempt] = []
-    last = 0.0
+    last = session = heard = 0.0
     for event in events:
-        identity, kind, last = event["trial"], event["event"], event["ts"]
+        identity, kind, now = event["trial"], event["event"], event["ts"]
+        if (latest := max((one for one in sessions if one <= now), default=0.0)) > session:
+            session, heard = latest, last
+        last = now
+        before = running.get(identity)
+        if before is not None and (
+            kind == "proposed" or (kind == "begun" and before.started is not None)
+        ):
+            gone = max(before.begun, heard) if before.begun < session else now
+            ended.append(replace(before, ended=gone, status="lost"))
+            before = running[identity] = replace(before, begun=now, started=None)
         if kind == "proposed":
-            if (lost := running.pop(identity, None)) is not None:
-                ended.append(replace(lost, status="lost"))
             running[identity] = Attempt(
-                event["number"], event["kind"], identity, last, last, "running"
+                event["number"], event["kind"], identity, now, now, "running"
             )
-        elif (attempt := running.pop(identity, None)) is not None:
-            node = str(event.get("node") or "")
-            ended.append(replace(attempt, ended=last, status=kind, node=node))
+        elif kind == "begun" and before is not None:
+            running[identity] = _located(before, event)
+        elif before is not None:
+            del running[identity]
+            failure = event.get("failure")
+            ended.append(replace(before, ended=now, status=kind, failure=failure))
     under_way = [replace(attempt, ended=last) for attempt in running.values()]
     return sorted([*ended, *under_way], key=lambda attempt: attempt.begun)
+
+
+def _located(attempt: Attempt, event: Mapping[str, Json]) -> Attempt:
+    held = event.get("resources") or {}
+    devices = next((float(held[name]) for name in DEVICES if held.get(name)), 1.0)
+    address = str(event.get("address") or event.get("node") or "")
+    return replace(attempt, started=event["ts"], address=address, devices=devices)

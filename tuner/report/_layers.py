@@ -58,9 +58,10 @@ def level_charts(run: RunData, steps: Sequence[Step]) -> list[Chart]:
             for one in trials
             if name in one.metrics
         ]
-        lines = rule(limit, "demand")
-        if run.baseline is not None and name in run.baseline:
-            lines += rule(run.baseline[name], "baseline")
+        base = limit if run.baseline is None else run.baseline.get(name, limit)
+        lines = rule(limit, "demand", below=limit < base)
+        if base != limit:
+            lines += rule(base, "baseline", below=base < limit)
         x = axis("x", f"{unit} that fall back", axis={"tickMinStep": 1})
         points = {
             "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from tuner.report._data import shown
+
 Json: TypeAlias = Any
 Tone: TypeAlias = Literal["", "good", "bad", "warn", "dim"]
 
 COLOURS = {
     "satisfied": "#1b9e77",
+    "measured": "#1b9e77",
     "not satisfied": "#e08214",
     "given up": "#8c96a3",
     "not judged": "#4c78c8",
@@ -172,19 +175,38 @@ def hints(*pairs: tuple[str, str]) -> list[dict[str, Json]]:
     return [{"field": name, "title": label} for name, label in pairs]
 
 
-def rule(value: float, label: str, along: Literal["x", "y"] = "y") -> list[dict[str, Json]]:
-    """Layers of a dashed line at a value, with its name at its end."""
+def near(value: float, values: Iterable[float]) -> bool:
+    """Whether a line at ``value`` would leave the points of a chart room to differ."""
+    sizes = [abs(one) for one in values]
+    return not sizes or not max(sizes) or min(sizes) / 3 <= abs(value) <= 3 * max(sizes)
+
+
+def rule(
+    value: float,
+    label: str,
+    along: Literal["x", "y"] = "y",
+    *,
+    left: bool = False,
+    below: bool = False,
+) -> list[dict[str, Json]]:
+    """Layers of a dashed line at a value, with its name and the value at its end.
+
+    Its name is at its right end and above it, or ``left`` and ``below``.
+    """
     across = "x" if along == "y" else "y"
     mark = {"type": "rule", "strokeDash": [5, 4], "opacity": 0.8, "color": "#7f8c99"}
     place: dict[str, Json] = {along: {"datum": value, "type": "quantitative"}}
-    text = {"type": "text", "align": "right", "dy": -6, "dx": -4, "fontSize": 11}
-    ends: dict[str, Json] = {across: {"value": "width" if along == "y" else 12}}
+    text = {"type": "text", "align": "left" if left else "right", "fontSize": 11}
+    text["dy"] = 8 if below else -6
+    text["dx"] = 4 if left else -4
+    end = "width" if along == "y" else "height"
+    ends: dict[str, Json] = {across: {"value": 0 if left else end}}
     one: list[dict[str, Json]] = [{}]
     return [
         {"data": {"values": one}, "mark": mark, "encoding": place},
         {
             "data": {"values": one},
-            "mark": {**text, "color": "#7f8c99", "text": label},
+            "mark": {**text, "color": "#7f8c99", "text": f"{label} {shown(value)}"},
             "encoding": {**place, **ends},
         },
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,8 @@ def read_run(folder: Path) -> RunData:
     status["storage"] = str(folder)
     objective = _objective(document, notes)
     record = store.record()
-    since = record.sessions[0]["started"] if record is not None and record.sessions else None
-    history = read_history(store.events_file, since, notes)
+    sessions = [] if record is None else [str(one["started"]) for one in record.sessions]
+    history = read_history(store.events_file, sessions, notes)
     measurements = _measurements(folder / "ledger.jsonl", notes)
     baseline = status.get("baseline")
     trials = [
@@ -50,6 +50,7 @@ def read_run(folder: Path) -> RunData:
     resource, amount = _devices(document)
     rows = {row["identity"][:16]: row for row in status.get("trials", ())}
     trials = [_placed(trial, rows.get(trial.identity, {}), amount) for trial in trials]
+    trials = _timed(trials, history.attempts)
     result = status.get("result", {})
     return RunData(
         name=str(status.get("name", folder.name)),
@@ -60,13 +61,14 @@ def read_run(folder: Path) -> RunData:
         result=result,
         status=status,
         trials=tuple(trials),
-        attempts=tuple(_with_nodes(history.attempts, trials)),
+        attempts=tuple(_with_nodes(history.attempts, trials, discreet)),
         best=result.get("best") if result else status.get("best"),
         baseline=baseline,
         resource=resource,
         account=status.get("account") or result.get("account") or {},
         files=_files(store.best),
         commands=discreet(_commands(store.best)),
+        node_events=tuple((at, discreet.text(said)) for at, said in history.nodes),
         notes=tuple(notes),
     )
 
@@ -190,10 +192,24 @@ def _placed(trial: Trial, row: Mapping[str, Json], amount: float | None) -> Tria
     return replace(trial, devices=devices, node=trial.node or str(row.get("node", "")))
 
 
-def _with_nodes(attempts: tuple[Attempt, ...], trials: list[Trial]) -> Iterator[Attempt]:
+def _timed(trials: list[Trial], attempts: Iterable[Attempt]) -> list[Trial]:
+    """Those that left no measurement took as long as their last attempt."""
+    took = {one.identity: one.carried for one in attempts}
+    return [
+        replace(trial, seconds=took.get(trial.identity))
+        if trial.seconds is None and trial.status in ("failed", "cancelled")
+        else trial
+        for trial in trials
+    ]
+
+
+def _with_nodes(
+    attempts: tuple[Attempt, ...], trials: list[Trial], discreet: Discretion
+) -> Iterator[Attempt]:
     nodes = {trial.identity: trial.node for trial in trials}
     for attempt in attempts:
-        yield replace(attempt, node=attempt.node or nodes.get(attempt.identity, ""))
+        node = nodes.get(attempt.identity) or attempt.address
+        yield replace(attempt, node=node, failure=discreet(attempt.failure))
 
 
 def _files(best: Path) -> dict[str, int]:

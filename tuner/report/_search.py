@@ -6,31 +6,30 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Literal
 
-from tuner.report._answer import limits_of
-from tuner.report._data import Json, RunData, Trial, parameters_text, shown, time_unit
-from tuner.report._parts import COLOURS, Chart, axis, colour, hints, rule, spec
+from tuner.report._answer import demand_texts, limits_of
+from tuner.report._data import Json, RunData, Trial, exact, parameters_text, time_unit
+from tuner.report._parts import COLOURS, Chart, axis, colour, hints, near, rule, spec
 
 _MOST_POINTS = 2000
 """Of a chart; of more, some are left out, though none that its line goes through."""
 _LEAST_FOR_IMPORTANCE = 10
 _MOST_SLICES = 8
+_LEAST_FOR_SLICES = 3
+_MOST_TICKS = 12
+_FAR = 2.0
+"""Times the span of what went to its end."""
+_LEAST_REACH = 0.2
+_MOST_LEVELS = 6
+"""Different numbers that are shown as names, each with its own place."""
 _RATES = ("output_tokens_per_s", "requests_per_s", "total_tokens_per_s")
 _LATENCIES = ("ttft", "tpot", "itl", "e2el")
 _ABOUT = hints(
     ("name", "trial"), ("outcome", "outcome"), ("value", "value"), ("about", "parameters")
 )
 _POINT = {"type": "point", "filled": True, "size": 70, "opacity": 0.9}
-_SHAPES = {
-    "field": "kind",
-    "type": "nominal",
-    "title": None,
-    "scale": {
-        "domain": ["candidate", "verification", "baseline"],
-        "range": ["circle", "diamond", "cross"],
-    },
-    "legend": {"orient": "top", "columns": 3},
-}
+_SHAPES = {"candidate": "circle", "verification": "diamond", "baseline": "cross"}
 _WIDE = 50.0
 
 
@@ -57,22 +56,50 @@ def progress_charts(run: RunData) -> list[Chart]:
     rows = _thinned(rows, turns | {len(rows) - 1})
     lines = []
     if run.baseline is not None and name in run.baseline:
-        lines = rule(run.baseline[name], "baseline")
+        lines = rule(run.baseline[name], "baseline", left=True)
+    rows, note = _in_sight(rows)
     found = []
     for key, title in (("x", "trials"), ("since", f"{unit_name} since the start")):
         if all(row[key] is None for row in rows):
             continue
-        x = axis(key, title, axis={"tickMinStep": 1}) if key == "x" else axis(key, title)
+        x = axis(key, title)
+        if key == "x":
+            x["axis"] = {"tickMinStep": 1, "format": "d", **_ticks(rows)}
         step = {"type": "line", "interpolate": "step-after", "color": COLOURS["satisfied"]}
+        best_line = {"x": x, "y": {"field": "best", "type": "quantitative"}}
         layers = [
-            {"mark": step, "encoding": {"x": x, "y": {"field": "best", "type": "quantitative"}}},
+            *([{"mark": step, "encoding": best_line}] if best is not None else []),
             *lines,
             {"mark": _POINT, "encoding": {"x": x, "y": axis("value", name), **_dots(rows)}},
         ]
         over = "trials" if key == "x" else "time"
-        note = "The line is the best so far of what satisfies."
         found.append(Chart(f"progress-{over}", f"{name} over {over}", spec(rows, *layers), note))
     return found
+
+
+def _in_sight(rows: list[dict[str, Json]]) -> tuple[list[dict[str, Json]], str]:
+    """Without what was given up far from all that went to its end, beside which no difference
+    could be seen; and how to read the chart."""
+    good = any(row["best"] is not None for row in rows)
+    note = "The line is the best so far of what satisfies." if good else "None satisfies."
+    whole = [row["value"] for row in rows if row["outcome"] != "given up"]
+    if len(whole) < 2:
+        return rows, note
+    low, high = min(whole), max(whole)
+    reach = max(_FAR * (high - low), _LEAST_REACH * abs(high))
+    kept = [
+        row
+        for row in rows
+        if row["outcome"] != "given up" or low - reach <= row["value"] <= high + reach
+    ]
+    if gone := len(rows) - len(kept):
+        note += f" {gone} that {'was' if gone == 1 else 'were'} given up early would be far off."
+    return kept, note
+
+
+def _ticks(rows: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """Of few trials, one tick each."""
+    return {"values": [row["x"] for row in rows]} if len(rows) <= _MOST_TICKS else {}
 
 
 def pareto_charts(run: RunData) -> list[Chart]:
@@ -145,7 +172,7 @@ def slice_charts(run: RunData, order: Sequence[str] | None = None) -> list[Chart
     trials = [one for one in _judged(run) if one.value is not None and one.kind == "candidate"]
     names = [name for name in order or () if name in _varied(trials)]
     names += [name for name in _varied(trials) if name not in names]
-    if run.ranking is None:
+    if run.ranking is None or len(trials) < _LEAST_FOR_SLICES:
         return []
     return [
         _slice(trials, name, f"slice-{number}", run.ranking[0])
@@ -158,17 +185,25 @@ def _slice(trials: Sequence[Trial], name: str, file: str, metric: str) -> Chart:
     numbers = [value for value in values if _is_number(value)]
     rows = [_point(one) | {"x": value} for one, value in zip(trials, values, strict=True)]
     rows = _thinned(rows, set())
-    if len(numbers) == len(values):
+    if len(numbers) == len(values) and len(set(values)) > _MOST_LEVELS:
         log = min(numbers) > 0 and max(numbers) / min(numbers) >= _WIDE
         x = axis("x", name)
         x["scale"] = {"type": "log"} if log else {"zero": False}
         x["axis"] = {"grid": not log}
     else:
-        rows = [row | {"x": shown(row["x"])} for row in rows]
-        order = sorted({row["x"] for row in rows})
+        order = [exact(value) for value in _in_order(row["x"] for row in rows)]
+        rows = [row | {"x": exact(row["x"])} for row in rows]
         x = axis("x", name, "nominal", sort=order, axis={"labelAngle": 0, "labelLimit": 120})
     mark = {"mark": _POINT, "encoding": {"x": x, "y": axis("value", metric), **_dots(rows)}}
     return Chart(file, name, spec(rows, mark, height=180))
+
+
+def _in_order(values: Iterable[Json]) -> list[Json]:
+    """Without repetition: numbers by size, then names."""
+    different = {json.dumps(value): value for value in values}.values()
+    return sorted(
+        different, key=lambda one: (0, one, "") if _is_number(one) else (1, 0, exact(one))
+    )
 
 
 def _pareto(
@@ -184,10 +219,7 @@ def _pareto(
         return None
     front = _front(rows, x_sign, y_sign)
     rows = _thinned(rows, set())
-    limits, lines = limits_of(run), []
-    for name, along in ((x, "x"), (y, "y")):
-        if name in limits:
-            lines += rule(limits[name][0], "limit", "x" if along == "x" else "y")
+    lines, far = _limit_lines(run, x, y, rows)
     line = {
         "data": {"values": front},
         "mark": {"type": "line", "color": "#7f8c99", "interpolate": "linear", "opacity": 0.7},
@@ -200,7 +232,7 @@ def _pareto(
             "x": axis("x", x),
             "y": axis("y", y),
             **_dots(rows),
-            "shape": _SHAPES,
+            "shape": _shapes(rows),
             "size": {
                 "condition": {"test": {"field": "kind", "equal": "baseline"}, "value": 120},
                 "value": 70,
@@ -209,8 +241,38 @@ def _pareto(
         },
     }
     name = f"pareto-{x}-{y}".replace("/", "-")
-    note = "The line joins what nothing beats in both."
+    note = " ".join(["The line joins what nothing beats in both.", *far])
     return Chart(name, f"{y} against {x}", spec(rows, line, *lines, points), note)
+
+
+def _limit_lines(
+    run: RunData, x: str, y: str, rows: Sequence[Mapping[str, Json]]
+) -> tuple[list[dict[str, Json]], list[str]]:
+    """Layers of the limits that are near the points, and sentences about the others."""
+    limits, demands = limits_of(run), demand_texts(run)
+    lines, far = list[dict[str, Json]](), list[str]()
+    axes: tuple[tuple[str, Literal["x", "y"]], ...] = ((x, "x"), (y, "y"))
+    for name, along in axes:
+        if name not in limits:
+            continue
+        if near(limits[name][0], [row[along] for row in rows]):
+            lines += rule(limits[name][0], "limit", along)
+        else:
+            far.append(f"The limit, {name} {demands[name]}, is far from all of them.")
+    return lines, far
+
+
+def _shapes(rows: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """A shape for each kind of trial; a legend where there are several."""
+    kinds = {row["kind"] for row in rows}
+    there = [(kind, shape) for kind, shape in _SHAPES.items() if kind in kinds]
+    return {
+        "field": "kind",
+        "type": "nominal",
+        "title": None,
+        "scale": {"domain": [kind for kind, _ in there], "range": [shape for _, shape in there]},
+        "legend": {"orient": "top", "columns": 3} if len(there) > 1 else None,
+    }
 
 
 def _front(rows: Iterable[dict[str, Json]], x_sign: int, y_sign: int) -> list[dict[str, Json]]:

@@ -9,10 +9,23 @@ from datetime import UTC, datetime
 
 import yaml
 
-from tuner.report._answer import comparison, facts, headline, metric_names, notes, tone_of
+from tuner.report._answer import comparison, facts, headline, metric_names, tone_of
 from tuner.report._cost import cost_blocks
-from tuner.report._data import RunData, Trial, parameters_text, shown, took
+from tuner.report._data import (
+    Attempt,
+    Json,
+    RunData,
+    Trial,
+    counted,
+    exact,
+    parameters_text,
+    shortened,
+    shown,
+    took,
+)
 from tuner.report._layers import layer_blocks
+from tuner.report._nodes import node_blocks, where
+from tuner.report._notes import notes
 from tuner.report._parts import Block, Cell, Code, Page, Section, Table, Text, Tone
 from tuner.report._search import (
     importance_chart,
@@ -26,6 +39,8 @@ from tuner.report._serving import load_charts, split_blocks
 _MOST_ROWS = 1000
 _MOST_FAILURES = 20
 _MOST_VALUES = 4
+_MOST_RESULT = 200
+"""Characters; failures have a section of their own."""
 _TONES: Mapping[str, Tone] = {
     "satisfied": "good",
     "failed": "bad",
@@ -38,10 +53,10 @@ def report_page(run: RunData) -> Page:
     """Everything worth telling of a run."""
     order = importances(run)
     parts: list[tuple[str, str, Sequence[Block]]] = [
-        ("answer", "The answer beside what was there", [*comparison(run), *_parameters(run)]),
+        ("answer", _answer_title(run), [*comparison(run), *_parameters(run)]),
         ("deploy", "Deploy it", _deploy(run)),
-        ("progress", "Progress of the search", progress_charts(run)),
         ("splits", "Prefill and decode", split_blocks(run)),
+        ("progress", "Progress of the search", progress_charts(run)),
         ("tradeoffs", "Trade-offs", [*pareto_charts(run), *_front_table(run)]),
         ("load", "The load it bears", load_charts(run)),
         ("layers", "Which layers fall back, and why", layer_blocks(run)),
@@ -52,6 +67,7 @@ def report_page(run: RunData) -> Page:
         ),
         ("failures", "Failures", _failures(run)),
         ("rejections", "Given up early", _rejections(run)),
+        ("nodes", "Nodes", node_blocks(run)),
         ("cost", "Where the time of the devices went", cost_blocks(run)),
         ("trials", "All trials", _trials(run)),
         ("environment", "Environment", _environment(run)),
@@ -67,6 +83,10 @@ def report_page(run: RunData) -> Page:
         notes=notes(run),
         sections=[Section(*part) for part in parts if part[2]],
     )
+
+
+def _answer_title(run: RunData) -> str:
+    return "The answer" if run.baseline is None else "The answer beside what was there"
 
 
 def _subtitle(run: RunData) -> str:
@@ -85,7 +105,7 @@ def _parameters(run: RunData) -> list[Block]:
     plain = {name: value for name, value in run.best.items() if name not in listed}
     found: list[Block] = []
     if plain:
-        rows = [[Cell(name), Cell(shown(value))] for name, value in plain.items()]
+        rows = [[Cell(name), Cell(exact(value))] for name, value in plain.items()]
         found.append(Table(["parameter", "best"], rows))
     for name, values in listed.items():
         text = "\n".join(map(str, values))
@@ -105,6 +125,13 @@ def _deploy(run: RunData) -> list[Block]:
     ]
     if "serve.sh" in run.commands:
         found.append(Code("start it", f"bash {shlex.quote(f'{delivered}/serve.sh')}"))
+    elif "hosts.env" in run.commands:
+        found.append(
+            Text("Write into hosts.env which node has which instance; then, on each node:")
+        )
+        started = [name for name in run.commands if name.endswith(".sh") and name != "router.sh"]
+        lines = [f"sh {shlex.quote(f'{delivered}/{name}')}" for name in [*started, "router.sh"]]
+        found.append(Code("start it, the router last", "\n".join(lines)))
     for name, text in run.commands.items():
         found.append(Code(name, text.rstrip(), folded=name != "serve.sh"))
     rows = [[Cell(name), Cell(_bytes(size), sort=float(size))] for name, size in run.files.items()]
@@ -131,29 +158,45 @@ def _front_table(run: RunData) -> list[Block]:
 
 
 def _failures(run: RunData) -> list[Block]:
-    failed = [one for one in run.trials if one.status == "failed" and one.failure]
-    retried = sum(attempt.status == "retry" for attempt in run.attempts)
-    if not failed and not retried:
+    failed = [one for one in run.failed if one.failure]
+    repeated = [attempt for attempt in run.attempts if attempt.status == "retry"]
+    if not failed and not repeated:
         return []
-    classes = Counter(str((one.failure or {}).get("class", "tool")) for one in failed)
-    rows = [[Cell(name), Cell(str(count), sort=count)] for name, count in classes.most_common()]
-    found: list[Block] = [Table(["class", "trials"], rows)] if rows else []
-    if retried:
-        found.append(Text(f"{retried} attempts failed and were repeated."))
-    for number, one in enumerate(failed[:_MOST_FAILURES]):
-        failure = one.failure or {}
-        where = f" in {failure['stage']}" if failure.get("stage") else ""
-        title = f"#{one.number} {one.kind}, {failure.get('class', 'tool')}{where}"
-        said = [str(failure.get("message", one.said))]
-        said += [f"What to do: {failure['suggestion']}"] if failure.get("suggestion") else []
-        if one.parameters or one.why:
-            said.insert(0, parameters_text(one.parameters) if one.parameters else one.why)
-        if excerpt := str(failure.get("excerpt") or "").strip():
-            said += ["", excerpt]
-        found.append(Code(title, "\n".join(said), folded=number > 0))
-    if len(failed) > _MOST_FAILURES:
-        found.append(Text(f"{len(failed) - _MOST_FAILURES} more are in events.jsonl.", "dim"))
+    ended = Counter(_class_of(one.failure) for one in failed)
+    again = Counter(_class_of(attempt.failure) for attempt in repeated)
+    rows = [
+        [
+            Cell(name),
+            Cell(str(ended[name]), sort=ended[name]),
+            Cell(str(again[name]), sort=again[name]),
+        ]
+        for name, _ in (ended + again).most_common()
+    ]
+    found: list[Block] = [Table(["class", "trials failed", "attempts repeated"], rows)]
+    told: list[Trial | Attempt] = [*failed, *repeated]
+    found += [_failure(one, folded=at > 0) for at, one in enumerate(told[:_MOST_FAILURES])]
+    if len(told) > _MOST_FAILURES:
+        found.append(Text(f"{len(told) - _MOST_FAILURES} more are in events.jsonl.", "dim"))
     return found
+
+
+def _failure(one: Trial | Attempt, *, folded: bool) -> Code:
+    failure = one.failure or {}
+    stage = f" in {failure['stage']}" if failure.get("stage") else ""
+    node = f" on {failure['node']}" if failure.get("node") else ""
+    again = ", repeated" if isinstance(one, Attempt) else ""
+    said = [str(failure.get("message", ""))]
+    if isinstance(one, Trial):
+        said.insert(0, parameters_text(one.parameters) if one.parameters else one.why)
+    said += [f"What to do: {failure['suggestion']}"] if failure.get("suggestion") else []
+    if excerpt := str(failure.get("excerpt") or "").strip():
+        said += ["", excerpt]
+    title = f"#{one.number} {one.kind}, {_class_of(failure)}{stage}{node}{again}"
+    return Code(title, "\n".join(said), folded=folded)
+
+
+def _class_of(failure: Mapping[str, Json] | None) -> str:
+    return str((failure or {}).get("class", "tool"))
 
 
 def _rejections(run: RunData) -> list[Block]:
@@ -164,11 +207,11 @@ def _rejections(run: RunData) -> list[Block]:
     spent = [one.seconds for one in stopped if one.seconds is not None]
     whole = [one.seconds for one in run.candidates if one.stopped is None and one.seconds]
     said = ", ".join(f"{count} by {name}" for name, count in by.most_common())
-    text = f"{len(stopped)} trials were given up before their end: {said}."
+    text = f"{counted(len(stopped), 'trial')} given up before the end: {said}."
     if spent and whole:
         text += (
-            f" They took {took(sum(spent) / len(spent))} each on average, "
-            f"whole ones {took(sum(whole) / len(whole))}."
+            f" On average this took {took(sum(spent) / len(spent))}, and a whole trial "
+            f"{took(sum(whole) / len(whole))}."
         )
     rows = [
         [
@@ -188,36 +231,45 @@ def _trials(run: RunData) -> list[Block]:
     if not run.trials:
         return []
     chosen = run.trials[-_MOST_ROWS:]
-    value = None if run.ranking is None else run.ranking[0]
-    heads = ["trial", "kind", "outcome", *([value] if value else []), "took", "node", "result"]
-    rows = [_trial_row(one, value) for one in chosen]
+    ranked = run.ranking is not None and any(one.value is not None for one in chosen)
+    value = run.ranking[0] if ranked and run.ranking is not None else None
+    nodes = len({where(one, one.node) for one in chosen} - {""}) > 1
+    heads = ["trial", "kind", "outcome", *([value] if value else []), "took"]
+    heads += [*(["node"] if nodes else []), "result"]
+    rows = [_trial_row(one, value, nodes=nodes) for one in chosen]
     left = len(run.trials) - len(chosen)
-    caption = f"the last {len(chosen)} of {len(run.trials)}" if left else f"{len(chosen)} trials"
+    caption = (
+        f"the last {len(chosen)} of {len(run.trials)}" if left else counted(len(chosen), "trial")
+    )
     return [Table(heads, rows, caption, folded=len(rows) > 12)]
 
 
-def _trial_row(one: Trial, value: str | None) -> list[Cell]:
+def _trial_row(one: Trial, value: str | None, *, nodes: bool) -> list[Cell]:
     said = parameters_text(one.parameters) if one.parameters else one.why
     result = said if one.status != "failed" else f"{said}: {one.said}"
     if value is None:
         result = one.said or one.why
+    result = shortened(result, _MOST_RESULT)
     return [
         Cell(f"#{one.number}" if one.number >= 0 else "", sort=one.number),
         Cell(one.kind + (" (known)" if one.status == "reused" else "")),
         Cell(one.outcome, _TONES.get(one.outcome, "")),
         *([Cell(shown(one.value), sort=one.value)] if value else []),
         Cell(took(one.seconds), sort=one.seconds),
-        Cell(one.node),
+        *([Cell(where(one, one.node))] if nodes else []),
         Cell(result),
     ]
 
 
 def _environment(run: RunData) -> list[Block]:
-    """What the trials' environments say; differences between trials are shown, not hidden."""
+    """What the trials' environments say; differences between trials are shown, not hidden.
+
+    Ids that Ray gave its nodes say nothing to a person.
+    """
     seen: dict[str, Counter[str]] = {}
     for one in run.measured:
         for name, value in one.environment.items():
-            if not isinstance(value, dict):
+            if name != "node" and not isinstance(value, dict):
                 seen.setdefault(name, Counter())[shown(value)] += 1
     rows = [
         [Cell(name), Cell(", ".join(_counted(values))), Cell(*_same(name, values))]

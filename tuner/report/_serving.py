@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from tuner.report._answer import limits_of
-from tuner.report._data import Json, RunData, parameters_text, shown
-from tuner.report._parts import COLOURS, Block, Cell, Chart, Table, axis, hints, rule, spec
+from tuner.report._data import Json, RunData, parameters_text, shortened, shown
+from tuner.report._parts import (
+    COLOURS,
+    Block,
+    Cell,
+    Chart,
+    Table,
+    axis,
+    colour,
+    hints,
+    near,
+    rule,
+    spec,
+)
 
 _LATENCY = ("ttft", "tpot")
 _MOST_SPLITS = 30
+_MOST_SAID = 80
+_INSTANCES = re.compile(r"(?P<count>\d+) x (?P<shape>\S+) (?P<role>prefill|decode|mixed)")
+_ROLES = {"prefill": "P", "decode": "D", "mixed": " mixed"}
 
 
 def load_charts(run: RunData) -> list[Chart]:
@@ -37,29 +53,43 @@ def _load_chart(
     named = [name for name in limits if name.startswith(kind)]
     metric = next(iter(named), f"{kind}_mean_s")
     rows = [
-        {"x": one[key], "y": one["metrics"][metric], "name": one.get("stage", "")}
+        {
+            "x": one[key],
+            "y": one["metrics"][metric],
+            "name": one.get("stage", ""),
+            "outcome": "given up" if one.get("ended") else "measured",
+            "ended": str(one.get("ended") or "no"),
+        }
         for one in runs
         if metric in one["metrics"]
     ]
     if not rows:
         return []
-    lines = rule(limits[metric][0], "limit") if metric in limits else []
-    x, y = axis("x", title), axis("y", metric)
-    marks = [
+    values = [row["y"] for row in rows]
+    held = metric in limits and near(limits[metric][0], values)
+    lines = rule(limits[metric][0], "limit") if held else []
+    least_step = 1 if key == "concurrency" else 0
+    x, y = axis("x", title, axis={"tickMinStep": least_step}), axis("y", metric)
+    about = hints(("name", "run"), ("x", title), ("y", "seconds"), ("ended", "ended early"))
+    marks: list[Mapping[str, Json]] = [
         {
-            "mark": {"type": "line", "color": COLOURS["not judged"], "opacity": 0.5},
+            "transform": [{"filter": {"field": "outcome", "equal": "measured"}}],
+            "mark": {"type": "line", "color": COLOURS["measuring"], "opacity": 0.5},
             "encoding": {"x": x, "y": y | {"aggregate": "mean"}},
         },
         {
-            "mark": {"type": "point", "filled": True, "size": 60, "color": COLOURS["not judged"]},
+            "mark": {"type": "point", "filled": True, "size": 60, "opacity": 0.9},
             "encoding": {
                 "x": x,
                 "y": y,
-                "tooltip": hints(("name", "run"), ("x", title), ("y", "seconds")),
+                "color": colour([row["outcome"] for row in rows]),
+                "tooltip": about,
             },
         },
     ]
     note = "The winner at each load that was tried."
+    if any(row["outcome"] == "given up" for row in rows):
+        note += " Runs that were given up broke a limit before their end."
     return [Chart(f"load-{kind}", f"{metric} over the load", spec(rows, *marks, *lines), note)]
 
 
@@ -70,20 +100,23 @@ def split_blocks(run: RunData) -> list[Block]:
     splits = account.get("splits") or []
     found: list[Block] = []
     if splits:
-        found += [_split_chart(splits[:_MOST_SPLITS]), _split_table(splits[:_MOST_SPLITS])]
+        found += _split_charts(splits[:_MOST_SPLITS])
+        found.append(_split_table(splits[:_MOST_SPLITS]))
     if instances:
         found.append(_instance_table(instances))
     return found
 
 
-def _split_chart(splits: Sequence[Mapping[str, Json]]) -> Chart:
+def _split_charts(splits: Sequence[Mapping[str, Json]]) -> list[Chart]:
     rows = []
     for split in splits:
         for key, label in (("matched", "matched"), ("expected", "expected")):
             if (value := split.get(key)) is not None:
-                rows.append({"split": str(split["split"]), "of": label, "rate": value})
+                rows.append({"split": _brief(split), "of": label, "rate": value})
         if (value := _measured(split)) is not None:
-            rows.append({"split": str(split["split"]), "of": "measured", "rate": value})
+            rows.append({"split": _brief(split), "of": "measured", "rate": value})
+    if not rows:
+        return []
     order = list(dict.fromkeys(row["split"] for row in rows))
     names = [
         name for name in ("matched", "expected", "measured") if any(r["of"] == name for r in rows)
@@ -97,7 +130,7 @@ def _split_chart(splits: Sequence[Mapping[str, Json]]) -> Chart:
                 "type": "nominal",
                 "sort": order,
                 "title": None,
-                "axis": {"labelLimit": 170},
+                "axis": {"labelLimit": 240},
             },
             "yOffset": {"field": "of", "sort": names},
             "x": {"field": "rate", "type": "quantitative", "title": "requests/s"},
@@ -107,14 +140,21 @@ def _split_chart(splits: Sequence[Mapping[str, Json]]) -> Chart:
                 "title": None,
                 "sort": names,
                 "scale": {"domain": names, "range": [colours[name] for name in names]},
-                "legend": {"orient": "top"},
+                "legend": {"orient": "top", "columns": 3},
             },
             "tooltip": hints(("split", "split"), ("of", "rate"), ("rate", "requests/s")),
         },
     }
     height = max(80, 14 * len(names) * len(order))
     note = "Matched: the slower of prefill and decode, from single instances measured alone."
-    return Chart("splits", "Splits of the devices", spec(rows, bar, height=height), note)
+    return [Chart("splits", "Splits of the devices", spec(rows, bar, height=height), note)]
+
+
+def _brief(split: Mapping[str, Json]) -> str:
+    """``4P tp2 + 2D tp4`` of ``4 x tp2 prefill + 2 x tp4 decode``, as wide as a phone permits."""
+    return _INSTANCES.sub(
+        lambda one: f"{one['count']}{_ROLES[one['role']]} {one['shape']}", str(split["split"])
+    )
 
 
 def _split_table(splits: Sequence[Mapping[str, Json]]) -> Table:
@@ -134,7 +174,9 @@ def _split_table(splits: Sequence[Mapping[str, Json]]) -> Table:
 
 def _came_of(split: Mapping[str, Json]) -> Cell:
     if split.get("failure"):
-        return Cell(f"failed: {split['failure']}", "bad")
+        return Cell(shortened(f"failed: {split['failure']}", _MOST_SAID), "bad")
+    if _measured(split) is None and (most := split.get("at_most")) is not None:
+        return Cell(f"given up: at most {shown(most)}", "dim")
     if split.get("satisfied") is None:
         return Cell("not measured" if _measured(split) is None else "", "dim")
     if split["satisfied"]:
@@ -149,7 +191,7 @@ def _instance_table(instances: Sequence[Mapping[str, Json]]) -> Table:
             Cell(shown(one.get("devices"))),
             Cell(shown(one.get("requests_per_s")), sort=one.get("requests_per_s")),
             Cell(parameters_text(one.get("parameters") or {})),
-            Cell(str(one.get("failure") or ""), "bad"),
+            Cell(shortened(str(one.get("failure") or ""), _MOST_SAID), "bad"),
         ]
         for one in instances
     ]

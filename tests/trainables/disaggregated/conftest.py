@@ -69,6 +69,7 @@ def carry_out(tmp_path: Path, options: dict[str, Any], run_id: str) -> Carried:
         kind: str = "candidate",
         seen: Callable[[dict[str, Any]], None] = lambda report: None,
         cancel_at: str = "never",
+        context: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> dict[str, Any]:
         goal = {"maximize": ["output_tokens_per_s"], "minimize": [], "limits": limits or []}
@@ -77,7 +78,7 @@ def carry_out(tmp_path: Path, options: dict[str, Any], run_id: str) -> Carried:
         settings = {"options": options | changes, "search": None, "goal": goal}
         spec = TrialSpec(
             run_id, uuid.uuid4().hex, str(folder), "disaggregated", kind, dict(parameters), 0,
-            settings,
+            settings, context=context or {},
         )  # fmt: skip
         one = parse_bundle({"CPU": 1})
         twin = trial_type("disaggregated").from_settings(settings)

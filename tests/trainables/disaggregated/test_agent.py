@@ -133,6 +133,24 @@ def test_reserved_ports_are_neighbours_outside_of_what_is_taken(agent: Agent) ->
     lease_ports(ports=ports[:1]).release()
 
 
+def test_an_engine_does_not_listen_at_what_is_taken(agent: Agent, request_of: Request) -> None:
+    agent.reserve(0, (20000, 64000))
+    agent.start(request_of())
+    state = until(agent, "serving", "failed")
+    assert state["status"] == "serving", state
+    assert state["port"] >= 64000
+
+
+def test_where_everything_is_taken_the_engine_is_not_started(
+    agent: Agent, request_of: Request
+) -> None:
+    agent.reserve(0, (1, 65536))
+    agent.start(request_of())
+    failure = until(agent, "failed")["failure"]
+    assert (failure["class"], failure["stage"]) == ("startup", "deploy")
+    assert "outside 1 to 65535" in failure["message"]
+
+
 def test_engines_listen_where_they_have_to_be_reached_and_not_further() -> None:
     assert Agent("10.1.2.3").reserve(near=True)["host"] == "127.0.0.1"
     assert Agent("10.1.2.3").reserve(near=False)["host"] == "10.1.2.3"

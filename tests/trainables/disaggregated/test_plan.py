@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import parse_bundle
+from searchers import make_strategy
 from trainables import trial_type
 from trainables.disaggregated._alone import alone_load, one_token
 from trainables.disaggregated._options import DisaggregatedOptions
@@ -23,6 +24,7 @@ SHAPES = {
 ROLES = {
     "prefill": {"args": {"max_num_seqs": 8}, "env_vars": {"A": "1"}, "labels": {"role": "p"}},
 }
+SIZES = (("two", 2), ("three", 3))
 BLOCK: dict[str, Any] = {
     "model": "/models/m",
     "engine": {"type": "vllm", "args": {"block-size": 32}},
@@ -287,3 +289,49 @@ def test_identities_know_what_decides_numbers_and_nothing_else(tmp_path: Any) ->
     assert identity(roles=labels) == identity()
     assert identity(roles={}) != identity()
     assert identity(shapes={**SHAPES, "tp1": {"devices": 2}}) != identity()
+
+
+def test_a_search_is_told_which_shapes_cannot_go_together() -> None:
+    shapes = {
+        "tp2": {"devices": 2, "args": {"tensor-parallel-size": 2}},
+        "tp3": {"devices": 3, "args": {"tensor-parallel-size": 3}, "roles": ["decode", "mixed"]},
+    }
+    told = trial(shapes=shapes, transfer={"type": "nixl"}).search_options()
+    (misfit,) = told["misfits"]
+    assert (misfit["prefill"], misfit["decode"]) == ("tp2", "tp3")
+    assert "one must be a multiple of the other" in misfit["why"]
+    assert set(told["shapes"]) == {"tp2", "tp3"}
+    router = {"type": "vllm_ascend", "script": "/opt/load_balance_proxy_server_example.py"}
+    mixed = trial(shapes=shapes, transfer={"type": "nixl"}, router=router).search_options()
+    assert [one.get("mixed") for one in mixed["misfits"]] == [None, "tp2", "tp3"]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"transfer": {"type": "nosuch"}},
+        {"transfer": {"type": "nixl", "buffer": 1}},
+        {"engine": {"type": "vllm", "args": 5}},
+        {
+            "engine": {
+                "type": "simulated",
+                "of": {"type": "vllm", "args": 5},
+                "latency": {"type": "x"},
+            }
+        },
+        {"engine": {"type": "simulated", "of": "vllm"}},
+        {"router": {"type": "builtin", "policy": "loud"}},
+    ],
+)
+def test_a_faulty_block_is_not_a_misfit(block: dict[str, Any]) -> None:
+    assert trial(**block).search_options()["misfits"] == []
+
+
+def test_the_search_takes_what_the_trial_tells() -> None:
+    shapes = {
+        name: {"devices": size, "args": {"tensor-parallel-size": size}} for name, size in SIZES
+    }
+    told = trial(shapes=shapes, transfer={"type": "nixl"}).search_options()
+    strategy = make_strategy("pd_split", {"devices": 8, **told}, space=None, seed=0)
+    left_out = strategy.account()["left_out"]
+    assert set(left_out) == {"two prefill with three decode", "three prefill with two decode"}

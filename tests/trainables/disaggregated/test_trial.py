@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from trainables.benchmarks import METRICS
 from trainables.disaggregated._fleet import Fleet
 from trainables.disaggregated._options import DisaggregatedOptions
 from trainables.disaggregated._plan import plan
+from trainables.disaggregated._transfer_vllm import ExampleTransfer
 
 Carried = Callable[..., dict[str, Any]]
 LONG = {
@@ -143,6 +145,19 @@ def test_a_router_that_dies_fails_the_trial(carry_out: Carried, tmp_path: Path) 
     assert "the router" in failure["message"]
     assert "no route" in failure["message"]
     assert "instance" not in failure
+
+
+@pytest.mark.parametrize("split", [{"prefill_instances": 1}, {"mixed_instances": 1}])
+def test_nothing_listens_where_a_transport_takes_ports_at_random(
+    carry_out: Carried, monkeypatch: pytest.MonkeyPatch, split: dict[str, int]
+) -> None:
+    monkeypatch.setattr(ExampleTransfer, "reserved", range(20000, 64000))
+    report = carry_out(split)
+    measured(report)
+    logs = [*report["folder"].glob("*/engine.log"), report["folder"] / "router.log"]
+    ports = [int(re.findall(r"--port (\d+)", log.read_text())[0]) for log in logs]
+    assert len(ports) == len(split) + 1 + ("prefill_instances" in split)
+    assert min(ports) >= 64000
 
 
 def test_a_split_that_moves_no_cache_is_no_measurement(carry_out: Carried) -> None:

@@ -197,3 +197,60 @@ def test_what_was_known_and_does_not_hold_is_lowered() -> None:
 def test_a_range_that_cannot_be_searched_is_refused(block: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         OperatingPoint.model_validate(block)
+
+
+@dataclass
+class Server:
+    """So many requests per second at most; each takes some seconds beside its wait."""
+
+    capacity: float
+    seconds: float
+    spread: float = 0.0
+
+    def run(self, probe: Probe) -> dict[str, float]:
+        count = 256 if probe.full else 32
+        random_ = random.Random(count)
+        came = [number / probe.level for number in range(count)]
+        took = [self.seconds * random_.uniform(1 - self.spread, 1 + self.spread) for _ in came]
+        begun = [max(at, number / self.capacity) for number, at in enumerate(came)]
+        ends = [at + seconds for at, seconds in zip(begun, took, strict=True)]
+        waits = [end - at for end, at in zip(ends, came, strict=True)]
+        return {
+            "duration_s": max(ends),
+            "requests_per_s": count / max(ends),
+            "e2el_mean_s": sum(waits) / count,
+            "tpot_mean_s": 0.01,
+        }
+
+
+def rate_found(server: Server, high: float) -> Found:
+    options = OperatingPoint(by="request_rate", low=0.5, high=high, precision=0.05, probes=30)
+    finder = OperatingPointSearch(options, (TPOT,))
+    while isinstance(step := finder.next(), Probe):
+        finder.tell(step, server.run(step))
+    return step
+
+
+@pytest.mark.parametrize(("seconds", "spread"), [(0.1, 0.0), (8.0, 0.0), (30.0, 0.0), (4.0, 0.2)])
+def test_the_answers_of_the_last_requests_are_not_taken_for_a_queue(
+    seconds: float, spread: float
+) -> None:
+    assert rate_found(Server(1000, seconds, spread), high=8) == Found(8, "found")
+
+
+@pytest.mark.parametrize("seconds", [0.1, 2.0, 8.0])
+def test_a_queue_that_grows_ends_the_search_for_a_rate(seconds: float) -> None:
+    found = rate_found(Server(4, seconds), high=64)
+    assert found.reason == "found"
+    assert 4 / 1.05 <= found.level <= 4 / 0.8
+
+
+def test_a_benchmark_that_does_not_tell_how_long_answers_take_is_taken_by_the_whole_run() -> None:
+    options = OperatingPoint(by="request_rate", low=1, high=8, start=4)
+    finder = OperatingPointSearch(options, (TPOT,))
+    step = finder.next()
+    assert isinstance(step, Probe)
+    finder.tell(step, {"requests_per_s": 3.0, "duration_s": 10.0, "tpot_mean_s": 0.01})
+    following = finder.next()
+    assert isinstance(following, Probe)
+    assert following.level < 4

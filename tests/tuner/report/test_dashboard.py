@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DASHBOARD = ROOT / "configs" / "grafana" / "tuner.json"
 PROGRAM = Path(__file__).parent / "programs" / "live_run.py"
 _SERIES = re.compile(r"(?P<name>ray_tuner_\w+)\{(?P<selectors>[^}]*)\}")
+_NAME = re.compile(r"\bray_tuner_\w+")
 _SELECTOR = re.compile(r'(?P<label>\w+)(?P<operator>=~?)"(?P<value>[^"]*)"')
 _BY = re.compile(r"by \((?P<labels>[^)]*)\)")
 
@@ -27,6 +28,25 @@ def dashboard() -> dict[str, Any]:
 
 def expressions() -> list[str]:
     return [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+
+
+def asked() -> set[str]:
+    """Series that panels and variables ask for."""
+    variables = json.dumps(dashboard()["templating"])
+    return set(_NAME.findall(" ".join([variables, *expressions()])))
+
+
+@pytest.mark.parametrize("guide", ["report.md", "report.zh.md"])
+def test_the_guide_has_the_series_of_the_dashboard(guide: str) -> None:
+    text = (ROOT / "docs" / guide).read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| `ray_tuner_")]
+    assert set(_NAME.findall("\n".join(rows))) == asked()
+
+
+@pytest.mark.parametrize("guide", ["runs.md", "runs.zh.md", "operations.md", "operations.zh.md"])
+def test_other_guides_name_the_series_as_they_are_exported(guide: str) -> None:
+    text = (ROOT / "docs" / guide).read_text(encoding="utf-8")
+    assert "`ray_tuner_*`" in text and not re.search(r"(?<!ray_)\btuner_", text)
 
 
 def test_every_panel_asks_the_chosen_data_source_for_the_chosen_experiment() -> None:
@@ -102,6 +122,7 @@ def test_everything_it_asks_for_is_exported_by_a_live_run(tmp_path: Path) -> Non
             name == series["name"] and wanted.items() <= have.items() and labels <= have.keys()
             for name, have in found
         ), f"{expression}: not exported"
+    assert {name for name, _ in found} == asked(), "exported, and what is shown"
     of_metric = {name: 0 for name, _ in found}
     for name, _ in found:
         of_metric[name] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ import pytest
 import yaml
 
 from tests.tuner.report.folders import (
+    BEGUN,
     Folder,
+    exhausted_run,
+    failed_run,
     hostile_run,
     quantization_run,
     rates,
     serving,
     serving_run,
+    simulated_run,
     splits_run,
 )
 from tuner.report import (
@@ -30,6 +35,8 @@ from tuner.report import (
     write_page,
     write_report,
 )
+from tuner.report._answer import with_error
+from tuner.report._data import repeats
 from tuner.report._page import render
 from tuner.report._parts import Code, Page, Table
 
@@ -74,7 +81,7 @@ def section_text(page: Page, name: str) -> str:
 def test_the_verdict_says_what_won_by_how_much_and_how_sure(tmp_path: Path) -> None:
     said = headline(read_run(serving_run(tmp_path / "run")))
     assert said == (
-        "Best: a 11, b y has output_tokens_per_s 150, +50.0 % (±2.8 %) over the baseline "
+        "Best: a 11, b y has output_tokens_per_s 150.0 ± 2.0, +50.0 % (±2.8 %) over the baseline "
         "(the best of all)."
     )
 
@@ -129,7 +136,7 @@ def test_failures_are_told_with_class_excerpt_and_advice(tmp_path: Path) -> None
 
 def test_what_was_given_up_early_is_told_with_its_reason(tmp_path: Path) -> None:
     said = section_text(report_page(read_run(serving_run(tmp_path / "run"))), "rejections")
-    assert "1 trials were given up before their end: 1 by incumbent" in said
+    assert "1 trial given up before the end: 1 by incumbent" in said
     assert "at most 90 tokens/s" in said
 
 
@@ -266,6 +273,14 @@ def test_secrets_are_nowhere_on_the_page(tmp_path: Path, monkeypatch: pytest.Mon
     assert "${CHAT_WEBHOOK}" in text and "PLAIN: seen" in text
 
 
+def test_a_start_script_is_shown_as_it_is(tmp_path: Path) -> None:
+    """What looks like the beginning of a token may be the name of a variable."""
+    path = serving_run(tmp_path / "run")
+    script = "#!/bin/sh\nexport HF_HUB_OFFLINE=1 HF_ENDPOINT_URL=x\nexec vllm serve m\n"
+    (path / "best" / "serve.sh").write_text(script)
+    assert script.strip() in section_text(report_page(read_run(path)), "deploy")
+
+
 def test_the_page_shows_how_to_run_it_again(tmp_path: Path) -> None:
     path = serving_run(tmp_path / "a run")
     said = section_text(report_page(read_run(path)), "reproduce")
@@ -304,3 +319,91 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(AttributeError):
         write_page(broken, file)
     assert file.read_bytes() == before
+
+
+def test_runs_that_differ_by_noise_are_not_ranked(tmp_path: Path) -> None:
+    runs = [
+        read_run(serving_run(tmp_path / "one", winner=150.0)),
+        read_run(serving_run(tmp_path / "two", winner=151.0)),
+    ]
+    assert comparison_page(runs).headline.startswith("No significant difference: two, ")
+
+
+def test_only_one_answer_is_not_called_the_best(tmp_path: Path) -> None:
+    runs = [read_run(serving_run(tmp_path / "one")), read_run(exhausted_run(tmp_path / "two"))]
+    assert comparison_page(runs).headline.startswith("Only one has an answer: a 11, b y has")
+
+
+def test_a_failed_run_says_what_its_trials_failed_of(tmp_path: Path) -> None:
+    page = report_page(read_run(failed_run(tmp_path / "run")))
+    assert page.headline.endswith("3 trials failed. Failures: startup (2), out_of_memory (1).")
+    assert "tokens" not in "".join(section_text(page, "trials").splitlines()[:6])
+
+
+def test_what_was_given_up_far_off_does_not_hide_the_differences_of_the_others(
+    tmp_path: Path,
+) -> None:
+    page = report_page(read_run(simulated_run(tmp_path / "run")))
+    (chart,) = (chart for chart in page.charts if chart.name == "progress-trials")
+    assert [row["value"] for row in chart.spec["data"]["values"]] == [1100, 1101, 1102, 1103, 1102]
+    assert "1 that was given up early would be far off." in chart.note
+
+
+def test_a_limit_far_from_all_points_is_said_rather_than_drawn(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "run", serving())
+    for number in range(3):
+        folder.measured({"a": number}, rates(100.0 + number, ttft=0.01 + number / 1000))
+    page = report_page(read_run(folder.ends("satisfied", best={"a": 2})))
+    (chart,) = (one for one in page.charts if one.name == "pareto-output_tokens_per_s-ttft_p90_s")
+    assert "The limit, ttft_p90_s ≤ 0.5, is far from all of them." in chart.note
+    assert not [layer for layer in chart.spec["layer"] if layer["mark"]["type"] == "rule"]
+
+
+def test_numbers_are_as_exact_as_they_are_known(tmp_path: Path) -> None:
+    assert with_error({"x": 0.0178497, "x_se": 1e-9}, "x") == "0.01785"
+    assert with_error({"x": 6797.12, "x_se": 2.5}, "x") == "6,797.1 ± 5.0"
+    assert with_error({"x": 16280.4}, "x") == "16,280"
+    assert with_error({"x": -0.0}, "x") == "0"
+    folder = Folder(tmp_path / "run", serving())
+    folder.measured({"share": 0.871364, "tokens": 131072}, rates(1.0))
+    best = {"share": 0.871364, "tokens": 131072}
+    page = report_page(read_run(folder.ends("satisfied", best=best)))
+    assert "0.871364" in section_text(page, "answer") and "131072" in section_text(page, "answer")
+
+
+def test_where_nothing_satisfies_the_nearest_is_named(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "run", serving())
+    for number, ttft in enumerate((0.9, 0.6, 0.6)):
+        folder.measured({"a": number}, rates(100.0 + number, ttft=ttft))
+    path = folder.ends("exhausted", message="nothing keeps the limit")
+    said = [note.text for note in report_page(read_run(path)).notes]
+    assert said == ["Nearest to the demand: a 2, with ttft_p90_s 0.6 (≤ 0.5)."]
+
+
+def test_only_runs_at_the_load_that_counts_are_repeats(tmp_path: Path) -> None:
+    """Full runs that broke a limit at higher loads were on the way to it."""
+    trial = read_run(simulated_run(tmp_path / "run")).candidates[0]
+    assert [run["full"] for run in trial.data["runs"]] == [False, True, True]
+    assert repeats(trial) == 1
+    more = replace(trial, data={"runs": [*trial.data["runs"], trial.data["runs"][-1]]})
+    assert repeats(more) == 2
+
+
+def test_runs_that_were_given_up_are_told_apart_from_those_that_were_measured(
+    tmp_path: Path,
+) -> None:
+    page = report_page(read_run(simulated_run(tmp_path / "run")))
+    (chart,) = (one for one in page.charts if one.name == "load-ttft")
+    outcomes = {row["x"]: row["outcome"] for row in chart.spec["data"]["values"]}
+    assert outcomes == {4: "measured", 8: "measured", 16: "given up"}
+    assert "broke a limit before their end" in chart.note
+
+
+def test_a_run_that_was_stopped_before_any_device_was_held_makes_a_page(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "run", serving())
+    event = {"ts": BEGUN.timestamp(), "event": "proposed", "trial": "f" * 16, "number": 0}
+    event |= {"kind": "candidate", "message": "", "failure": None}
+    folder.store.events_file.write_text(json.dumps(event) + "\n")
+    page = report_page(read_run(folder.ends("interrupted")))
+    assert "hours" not in [chart.name for chart in page.charts]
+    render(page)

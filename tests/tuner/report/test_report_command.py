@@ -17,7 +17,7 @@ from rich.console import Console
 from cluster import RunLock
 from tests.tuner.report.folders import Folder, rates, serving, serving_run
 from tests.tuner.runs import ENVIRONMENT
-from tuner._status_watch import watch_status
+from tuner._status_watch import drawn, watch_status
 from tuner.cli import main
 from tuner.cli._report import write_after_run
 from tuner.report import ReportServer
@@ -178,3 +178,17 @@ def test_watching_a_run_that_is_over_only_says_so(
     path = serving_run(tmp_path / "run")
     assert main(["status", "--watch", str(path)]) == 0
     assert "satisfied: the best of all" in capsys.readouterr().out
+
+
+def test_the_picture_fits_the_terminal_whatever_there_is_to_tell() -> None:
+    trial = {"number": 0, "kind": "candidate", "status": "measured", "seconds": 1.0}
+    trial |= {"what": "w", "result": "r", "identity": "i" * 16}
+    running = {"trial": "t", "kind": "candidate", "why": "w", "stage": "deploy", "stage_s": 1.0}
+    excluded = [{"address": f"10.0.0.{n}", "at": "now", "reason": "r"} for n in range(4)]
+    status = {
+        "name": "r", "state": "running", "storage": "s", "counts": {"measured": 99},
+        "elapsed_s": 9.0, "remaining_s": 9.0, "best": {"a": 1}, "trials": [trial] * 99,
+        "running": [running] * 4, "nodes": {"living": 9, "width": 4, "excluded": excluded},
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30)
+    assert 20 < len(drawn(status, console).plain.splitlines()) <= 30

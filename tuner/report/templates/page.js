@@ -20,13 +20,16 @@
       font: "system-ui, sans-serif",
       view: { stroke: null },
       axis: { ...quiet, gridColor: of("--line"), domainColor: of("--line"), tickColor: of("--line"), titleFontWeight: 500, labelFontSize: 11, titleFontSize: 12 },
+      axisX: { labelFlush: false, labelOverlap: "greedy", tickCount: 8 },
       legend: { ...quiet, labelFontSize: 11.5, titleFontSize: 12, titleFontWeight: 500, symbolType: "circle", symbolBaseFillColor: of("--dim"), symbolBaseStrokeColor: of("--dim") },
     };
   }
 
-  function inked(spec) {
-    // What is drawn in the colour of text has to follow the theme.
-    return JSON.parse(JSON.stringify(spec).replaceAll('"#10243e"', JSON.stringify(theme === "dark" ? "#0b1017" : "#10243e")));
+  function shaped(spec, narrow) {
+    // What is drawn in the colour of text has to follow the theme; a legend, the room there is.
+    const inked = JSON.stringify(spec).replaceAll('"#10243e"', JSON.stringify(theme === "dark" ? "#0b1017" : "#10243e"));
+    const least = narrow ? { columns: 2, labelLimit: 125 } : {};
+    return JSON.parse(inked, (key, value) => (key in least ? Math.min(value, least[key]) : value));
   }
 
   async function draw() {
@@ -37,9 +40,9 @@
     for (const place of places) {
       const spec = specs[place.dataset.chart];
       const narrow = place.clientWidth < 480;
-      const shaped = inked(spec);
-      if (narrow) options.config.legend.columns = 2;
-      views.push(await vegaEmbed(place, shaped, options));
+      options.config.axisX.tickCount = narrow ? 5 : 8;
+      options.config.legend.layout = { top: { direction: narrow ? "vertical" : "horizontal", anchor: "start" } };
+      views.push(await vegaEmbed(place, shaped(spec, narrow), options));
     }
     root.dataset.ready = "true";
   }
