@@ -149,9 +149,9 @@ class Storage:
             return True
         return False
 
-    def write(self, file: Path, content: str | bytes) -> None:
+    def write(self, file: Path, content: str | bytes, *, mode: int = 0o644) -> None:
         """See :func:`cluster.write_atomic`."""
-        self.do(lambda: write_atomic(file, content))
+        self.do(lambda: write_atomic(file, content, mode=mode))
 
     def write_json(self, file: Path, document: Any) -> None:
         """See :func:`cluster.write_json`."""

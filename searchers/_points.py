@@ -171,7 +171,11 @@ class PointStrategy(Strategy):
         return Done("failed", None, f"no point could be measured{self._failures()}")
 
     def _failures(self) -> str:
-        return f"; {self._failed} trials failed" if self._failed else ""
+        return (
+            f"; {self._failed} trial{'s' if self._failed > 1 else ''} failed"
+            if self._failed
+            else ""
+        )
 
 
 def _rank(objective: float | None, proposal: Proposal) -> tuple[float, int]:

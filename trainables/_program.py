@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from cluster import write_json
+from cluster import Storage
 
 FailureClass: TypeAlias = Literal[
     "startup", "out_of_memory", "device", "network", "timeout", "tool", "lost", "input"
@@ -46,15 +46,17 @@ def run_program(work: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
 
     ``work`` gets the request document and returns the result document, JSON both. A
     :class:`StageError` it raises is reported as such, memory exhaustion as ``out_of_memory``,
-    anything else as ``tool``. Never returns: exits 0 or 1.
+    anything else as ``tool``. A storage that is gone when the work is done is waited for. Never
+    returns: exits 0 or 1.
     """
     request_file, result_file = (Path(argument) for argument in sys.argv[1:3])
+    storage = Storage(result_file.parent)
     try:
         result = work(json.loads(request_file.read_text(encoding="utf-8")))
-        write_json(result_file, {"ok": True, "result": dict(result)})
+        storage.write_json(result_file, {"ok": True, "result": dict(result)})
     except Exception as error:
         traceback.print_exc()
-        write_json(result_file, {"ok": False, "error": describe_error(error)})
+        storage.write_json(result_file, {"ok": False, "error": describe_error(error)})
         sys.exit(1)
     sys.exit(0)
 

@@ -48,7 +48,7 @@ class Delivery:
         if verified is not None:
             storage.do(lambda: self._fill(new, verified))
         for name, text in self._trial.deliverables(parameters).items():
-            storage.write(new / name, text)
+            storage.write(new / name, text, mode=0o755 if name.endswith(".sh") else 0o644)
         storage.write_json(new / "parameters.json", dict(parameters))
         storage.write_json(new / "result.json", summary)
         identity = None if verified is None else verified.identity

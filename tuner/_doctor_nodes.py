@@ -276,7 +276,8 @@ def print_cluster(report: ClusterReport, console: Console) -> None:
                 mark = "differs" if differs else ""
                 first = (mark, what) if index == 0 else (mark, "")
                 table.add_row(*first, value, _names(where, len(report.nodes)))
-    console.print(f"cluster {report.cluster}: {len(report.nodes)} nodes")
+    count = len(report.nodes)
+    console.print(f"cluster {report.cluster}: {count} node{'s' if count != 1 else ''}")
     console.print(table)
     for problem in report.problems:
         console.print(f"missing: {problem}", soft_wrap=True, markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ def test_the_simulation_mode_searches_without_engine_tool_or_device(tmp_path: Pa
     assert {row["real_evaluation"] for row in table.rows} == {"False"}
     assert all(float(row["generate_speed"]) > 0 for row in rows if not row["stopped_reason"])
     delivered = Path(result["delivered"])
+    assert os.access(delivered / "serve.sh", os.X_OK)
     assert (delivered / "serve.sh").read_text().splitlines()[1].startswith("# Chosen by simulation")
     point = json.loads((delivered / "operating_point.json").read_text())
     assert "simulated" in point

@@ -82,12 +82,15 @@ class Evaluation:
     def _wait(self, tree: ProcessTree, note: str) -> Generator[Progress, None, int | None]:
         """Its exit status; None when it is out of time."""
         deadline = time.monotonic() + self._options.evaluate.timeout
-        while (left := deadline - time.monotonic()) > 0:
-            yield Progress(EVALUATE, note)
+        while True:
+            # What has ended is not late, however long nobody asked.
+            left = max(deadline - time.monotonic(), 0.0)
             if (code := tree.wait(min(left, POLL_SECONDS))) is not None:
                 return code
+            if not left:
+                return None
             self._server.check()
-        return None
+            yield Progress(EVALUATE, note)
 
     def _files(self, given: Mapping[str, Json], folder: Path) -> dict[str, tuple[Path, Stamp]]:
         """The files that metrics are read from, as they are before a run."""

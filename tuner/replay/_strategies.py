@@ -48,14 +48,11 @@ class Contender:
     options: Mapping[str, Json] = field(default_factory=dict)
 
     def strategy(self, space: Space, *, seed: int, trials: int) -> Strategy:
-        """A fresh one; its length is ``trials`` unless the options say so.
+        """A fresh one; its length is ``trials`` where it needs one and the options say none.
 
         Raises ``ValueError`` when the options are wrong or do not suit the space.
         """
-        known = strategy_options(self.type).model_fields
-        options = dict(self.options)
-        if "trials" in known and not {"trials", "iterations"} & options.keys():
-            options["trials"] = trials
+        options = _with_length(self.type, self.options, trials)
         return make_strategy(self.type, options, space=space, seed=seed)
 
 
@@ -114,6 +111,22 @@ def expected_asks(budget: int, space_size: int | None, known: int | None, *, fre
     return min(math.ceil(asks), space_size)
 
 
+def _with_length(kind: str, options: Mapping[str, Json], trials: int) -> dict[str, Json]:
+    """The options, and ``trials`` where nothing says how long it is and it has to be told.
+
+    What ends by itself only when all is measured is not told: the replay ends it.
+    """
+    model = strategy_options(kind)
+    given = dict(options)
+    if "trials" not in model.model_fields or {"trials", "iterations"} & given.keys():
+        return given
+    try:
+        model.model_validate(given)
+    except ValidationError:
+        given["trials"] = trials
+    return given
+
+
 def _items(text: str) -> list[str]:
     """Splits at commas outside of braces and brackets."""
     items, depth, start = [], 0, 0
@@ -142,9 +155,7 @@ def _problems(contender: Contender) -> Sequence[str]:
         return [f"unknown strategy {contender.type!r}; there are: {_known()}"]
     except ImportError as error:
         return [str(error)]
-    options = dict(contender.options)
-    if "trials" in model.model_fields and not {"trials", "iterations"} & options.keys():
-        options["trials"] = 1
+    options = _with_length(contender.type, contender.options, 1)
     try:
         model.model_validate(options)
     except ValidationError as error:

@@ -182,6 +182,11 @@ def test_the_length_of_a_strategy_is_its_budget_unless_it_says_otherwise(tmp_pat
     assert own.strategy(space, seed=0, trials=5).most() == 3
 
 
+def test_what_needs_no_length_is_ended_by_the_replay_alone(tmp_path: Path) -> None:
+    space = task(tmp_path).space
+    assert Contender("auto", "auto").strategy(space, seed=0, trials=5).most() == space.size()
+
+
 def test_holes_in_the_table_lengthen_the_search_they_are_free_for() -> None:
     assert expected_asks(30, 100, 100, free=True) == 30
     assert expected_asks(30, None, 50, free=True) == 30
