@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner._campaign import Event
+from tuner._tried import tried
 from tuner._view import Row, RunView
 from tuner.experiment import format_duration
 
@@ -64,7 +65,7 @@ class Terminal:
         name = f"#{ticket.proposal.number} {ticket.proposal.kind}"
         if event.kind == "proposed":
             again = f", attempt {ticket.attempt}" if ticket.attempt > 1 else ""
-            self.say(f"{name} starts{again}: {ticket.proposal.why}  [{ticket.identity[:16]}]")
+            self.say(f"{name} starts{again}: {tried(ticket.proposal)}  [{ticket.identity[:16]}]")
         elif row is not None:
             took = "" if row.seconds is None else f" ({format_duration(row.seconds)})"
             self.say(f"{name} {row.status}{took}: {row.result}", _STYLES.get(row.status, ""))
@@ -93,7 +94,7 @@ def draw(view: RunView) -> Any:
             f"#{proposal.number} {proposal.kind}",
             f"{running.stage} {running.note}".strip(),
             format_duration(now - running.stage_since),
-            proposal.why,
+            tried(proposal),
         )
     return Group(Text(_summary(view), style="bold"), table)
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from searchers import Outcome, Proposal
+from trainables import figure
 from tuner._campaign import Campaign, Event, Ticket
 from tuner._judge import BaselineMissing, judge
 from tuner._phases import PHASES, Phase, phase_of
+from tuner._tried import tried
 from tuner.experiment import Objective
 
 DEVICES = ("NPU", "GPU", "CPU")
@@ -142,7 +144,7 @@ class RunView:
         row = Row(
             proposal.number,
             proposal.kind,
-            proposal.why,
+            tried(proposal),
             event.kind,
             result,
             seconds,
@@ -197,8 +199,10 @@ class RunView:
         parts[:0] = [self._metric(name, outcome.metrics) for name in named]
         if note := outcome.data.get("note"):
             parts.append(str(note))
-        satisfied = judgement.satisfied and "stopped" not in outcome.data
-        return ("satisfied: " if satisfied else "not satisfied: ") + ", ".join(parts)
+        verdict = "satisfied" if judgement.satisfied else "not satisfied"
+        if judgement.satisfied and "stopped" in outcome.data:
+            verdict = "cannot win"
+        return f"{verdict}: {', '.join(parts)}"
 
     def _part(self, outcome: Outcome) -> str:
         """What a part of an answer did, such as one instance alone: no demand is held to it."""
@@ -233,7 +237,7 @@ class RunView:
                 {
                     "trial": running.ticket.identity[:16],
                     "kind": running.ticket.proposal.kind,
-                    "why": running.ticket.proposal.why,
+                    "why": tried(running.ticket.proposal),
                     "attempt": running.ticket.attempt,
                     "stage": running.stage,
                     "stage_s": round(now - running.stage_since, 1),
@@ -309,7 +313,7 @@ class RunView:
         return keys + [limit.metric for limit in self.objective.limits]
 
     def _metric(self, key: str, metrics: Mapping[str, float]) -> str:
-        return f"{key} {metrics[key]:.4g}" if key in metrics else f"{key} missing"
+        return f"{key} {figure(metrics[key])}" if key in metrics else f"{key} missing"
 
 
 def event_record(event: Event, row: Row | None) -> dict[str, Any]:
