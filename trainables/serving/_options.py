@@ -36,8 +36,9 @@ class EarlyRejection(_Block):
             wrong, that it breaks the SLO.
         incumbent: Between runs: no load that keeps the SLO can beat the best known candidate.
         allowance: Share by which a throughput may be wrong because of noise.
-        device_memory: Memory of one device, such as ``64GiB``. Without it the arithmetic only
-            judges engines whose KV cache is given in bytes.
+        device_memory: Memory of one device, such as ``64GiB``; by default that of the node's
+            smallest NPU for ``vllm-ascend``. Where it is not known, the arithmetic only judges
+            engines whose KV cache is given in bytes.
     """
 
     memory: bool = True

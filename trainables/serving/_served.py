@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel
 
-from cluster import Bundle, Placement, write_json
+from cluster import Bundle, Placement, device_memory, write_json
 from trainables._blocks import (
     Problems,
     model_folder,
@@ -304,7 +304,7 @@ class ServedTrial(TrialType):
             return None
         config, shape = found
         launch = self._engine.launch(deployment)
-        plan = vllm_plan(launch.argv, config, rejects.device_memory)
+        plan = vllm_plan(launch.argv, config, rejects.device_memory or self._memory_here())
         fits = None if plan is None else room(shape, plan)
         if fits is None or fits.enough:
             return None
@@ -312,6 +312,15 @@ class ServedTrial(TrialType):
             f"the KV cache has room for {fits.tokens} tokens at most, one sequence of the longest "
             f"permitted length takes {fits.needed}"
         )
+
+    def _memory_here(self) -> int | None:
+        """Bytes of the smallest NPU of this node; None where the engine needs none, or none tells.
+
+        The driver keeps some of it, so an engine never has more.
+        """
+        if self._engine.options.type != "vllm-ascend":
+            return None
+        return min((size for size in device_memory() if size > 0), default=None)
 
     def _model_identity(self) -> Json:
         if isinstance(self._engine, SimulatedEngine):

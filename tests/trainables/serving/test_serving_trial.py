@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.tiny_qwen3 import write_tiny_qwen3
 from trainables import Measurement
 from trainables.benchmarks import METRICS
 
+CHIP = """
+| 0     910B4               | OK            | 88.9        39                0    / 0             |
+| 0                         | 0000:C2:00.0  | 0           0    / 0          28   / 64            |
+"""
 TTFT = {"metric": "ttft_mean_s", "max": 0.06}
 Carried = Callable[..., dict[str, Any]]
 
@@ -102,3 +111,19 @@ def test_an_engine_that_dies_under_load_is_a_failure_and_no_measurement(
     assert report["status"] == "failed"
     assert report["measurement"] is None
     assert "engine" in report["failure"]["message"]
+
+
+def test_memory_of_npus_is_asked_for_where_the_user_does_not_say_it(
+    carry_out: Carried, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chip").write_text(CHIP)
+    (program := tmp_path / "npu-smi").write_text(f"#!/bin/sh\ncat {tmp_path}/chip\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    write_tiny_qwen3(model := tmp_path / "qwen3")
+    engine = options["engine"] | {"type": "vllm-ascend", "args": {"max-model-len": 10**7}}
+    found = measured(carry_out({}, model=str(model), engine=engine))
+    assert found.data["stopped"]["by"] == "kv_memory"
+    cpu = engine | {"type": "vllm"}
+    report = carry_out({}, model=str(model), engine=cpu, load={"type": "fixed", "concurrency": 1})
+    assert "stopped" not in measured(report).data
