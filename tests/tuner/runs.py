@@ -135,9 +135,12 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 def assert_nothing_measured_twice(folder: Path) -> None:
     """No measurement stands twice in the ledger, is announced twice, or was carried out twice."""
-    for log in folder.glob("trials/*/measure.log"):
-        assert log.read_text().splitlines().count("rehearsed") == 1, log
     counts = Counter(item["identity"] for item in ledger(folder))
+    known = {identity[:16] for identity in counts}
+    for log in folder.glob("trials/*/measure.log"):
+        times = log.read_text().splitlines().count("rehearsed")
+        # What was cancelled in the middle of it was never carried out.
+        assert times == 1 or (times == 0 and log.parent.name not in known), log
     assert counts, "nothing was measured"
     assert max(counts.values()) == 1
     measured = Counter(event["trial"] for event in events(folder, "measured"))
