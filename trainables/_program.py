@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from cluster import Storage
+from cluster import Storage, write_json
 
 FailureClass: TypeAlias = Literal[
     "startup", "out_of_memory", "device", "network", "timeout", "tool", "lost", "input"
@@ -50,13 +50,13 @@ def run_program(work: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
     returns: exits 0 or 1.
     """
     request_file, result_file = (Path(argument) for argument in sys.argv[1:3])
-    storage = Storage(result_file.parent)
     try:
         result = work(json.loads(request_file.read_text(encoding="utf-8")))
+        storage = Storage(result_file.parent)
         storage.write_json(result_file, {"ok": True, "result": dict(result)})
     except Exception as error:
         traceback.print_exc()
-        storage.write_json(result_file, {"ok": False, "error": describe_error(error)})
+        write_json(result_file, {"ok": False, "error": describe_error(error)})
         sys.exit(1)
     sys.exit(0)
 
