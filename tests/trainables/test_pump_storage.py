@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from tests.trainables.test_pump import spec
+from tests.vanishing import come_back, linked, vanish
 from trainables import Measurement, TrialPump
 
 
@@ -27,19 +28,7 @@ def until(pump: TrialPump, wanted: str, note: str = "") -> dict[str, Any]:
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
-    """A folder that is where its link points to."""
-    (tmp_path / "server").mkdir()
-    link = tmp_path / "storage"
-    link.symlink_to("server")
-    return link
-
-
-def vanish(storage: Path) -> None:
-    storage.with_name("server").rename(storage.with_name("server.gone"))
-
-
-def come_back(storage: Path) -> None:
-    storage.with_name("server.gone").rename(storage.with_name("server"))
+    return linked(tmp_path)
 
 
 def test_a_result_is_kept_until_it_can_be_written(storage: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.runs import ENVIRONMENT, Run, assert_nothing_left, events, ledger, write_experiment
+from tests.vanishing import come_back, linked, vanish
 
 pytestmark = pytest.mark.ray
 
@@ -29,19 +30,7 @@ sys.exit(main())
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
-    """A folder that is where its link points to."""
-    (tmp_path / "server").mkdir()
-    link = tmp_path / "storage"
-    link.symlink_to("server")
-    return link
-
-
-def vanish(storage: Path) -> None:
-    storage.with_name("server").rename(storage.with_name("server.gone"))
-
-
-def come_back(storage: Path) -> None:
-    storage.with_name("server.gone").rename(storage.with_name("server"))
+    return linked(tmp_path)
 
 
 @pytest.fixture
