@@ -7,22 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trainables._contract import require
 from trainables._trial import TrialRun
 from trainables.benchmarks._benchmark import Benchmark, BenchmarkResult, Load, Window
 from trainables.benchmarks._metrics import LATENCIES, REQUIRED, latency_name
 
 _TOLERANCE = 0.02
 _ORDERED = ("min", "p50", "p75", "p90", "p95", "p99", "max")
-
-
-class ContractViolation(AssertionError):
-    """A benchmark broke its contract."""
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise :class:`ContractViolation` unless ``condition`` holds."""
-    if not condition:
-        raise ContractViolation(message)
 
 
 def require_sound(benchmark: Benchmark, found: BenchmarkResult, load: Load) -> None:

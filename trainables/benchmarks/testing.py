@@ -25,6 +25,14 @@ from typing import Literal, TypeAlias
 import psutil
 
 from cluster import find_processes, sweep
+from trainables._contract import (
+    ContractViolation as ContractViolation,
+)
+from trainables._contract import (
+    json_identity,
+    require,
+    require_nothing_left,
+)
 from trainables._trial import Json, Progress, TrialFailure, TrialRun
 from trainables.benchmarks._benchmark import (
     Benchmark,
@@ -36,8 +44,6 @@ from trainables.benchmarks._benchmark import (
 )
 from trainables.benchmarks._metrics import ALL, REQUIRED
 from trainables.benchmarks._sound import (
-    ContractViolation,
-    require,
     require_files,
     require_sound,
     require_windows,
@@ -152,21 +158,26 @@ def check_block(
     names = benchmark.metric_names()
     require(names >= REQUIRED, f"metric_names() lacks {REQUIRED - names}")
     require(names <= ALL, f"metric_names() invents {names - ALL}")
-    identity = _identity(block)
-    require(identity == _identity(block), "the identity of one block is not always the same")
+    identity = json_identity(make_benchmark(block))
+    require(
+        identity == json_identity(make_benchmark(block)),
+        "the identity of one block is not always the same",
+    )
     resolved = options.model_dump(mode="json")
-    require(identity == _identity(resolved), "resolving the block changes its identity")
+    require(
+        identity == json_identity(make_benchmark(resolved)),
+        "resolving the block changes its identity",
+    )
     for change in neutral:
-        require(identity == _identity({**block, **change}), f"{change} changes the identity")
+        require(
+            identity == json_identity(make_benchmark({**block, **change})),
+            f"{change} changes the identity",
+        )
     for change in matters:
-        require(identity != _identity({**block, **change}), f"{change} does not change identity")
-
-
-def _identity(block: Mapping[str, Json]) -> Json:
-    identity = make_benchmark(block).identity()
-    copy = json.loads(json.dumps(identity, allow_nan=False))
-    require(copy == identity, f"identity() is not JSON: {identity}")
-    return copy
+        require(
+            identity != json_identity(make_benchmark({**block, **change})),
+            f"{change} does not change identity",
+        )
 
 
 def _check_life(suite: _Suite, *, seeded: bool) -> None:
@@ -225,7 +236,7 @@ def _check_failure(suite: _Suite, condition: Literal["all_fail", "dies"]) -> Non
             _require_explained(failure, "bench")
         else:
             raise ContractViolation(f"a service that {condition} gives {dict(found.metrics)}")
-    _require_nothing_left(trial)
+    require_nothing_left(trial.spec.run_id)
 
 
 def _check_lateness(suite: _Suite) -> None:
@@ -242,7 +253,7 @@ def _check_lateness(suite: _Suite) -> None:
             require(failure.failure == "timeout", f"lateness is a failure {failure.failure}")
         else:
             raise ContractViolation("a service that never answers gives numbers")
-    _require_nothing_left(trial)
+    require_nothing_left(trial.spec.run_id)
 
 
 def _check_giving_up(suite: _Suite) -> None:
@@ -257,7 +268,7 @@ def _check_giving_up(suite: _Suite) -> None:
         steps.close()
         seconds = time.monotonic() - begun
         require(seconds < _END_S, f"giving up took {seconds:.1f} s")
-    _require_nothing_left(trial)
+    require_nothing_left(trial.spec.run_id)
 
 
 def _check_death_of_the_tool(suite: _Suite) -> None:
@@ -277,7 +288,7 @@ def _check_death_of_the_tool(suite: _Suite) -> None:
             _require_explained(failure, "bench")
         else:
             raise ContractViolation("a benchmark that was killed gives numbers")
-    _require_nothing_left(trial)
+    require_nothing_left(trial.spec.run_id)
 
 
 def _until_asked(
@@ -295,7 +306,7 @@ def _measured(
     timeout = _never(suite)
     steps = benchmark.run(trial, target, suite.load, stage=stage, seed=seed, timeout=timeout)
     found: BenchmarkResult = drive(_watched(steps, benchmark, trial, stage), within_s=timeout)
-    _require_nothing_left(trial)
+    require_nothing_left(trial.spec.run_id)
     return found
 
 
@@ -339,8 +350,3 @@ def _metric(found: BenchmarkResult, name: str) -> float:
 def _require_explained(failure: TrialFailure, stage: str) -> None:
     require(bool(str(failure)), "a failure without a message")
     require(failure.stage == stage, f"a failure of {stage} is said to be one of {failure.stage}")
-
-
-def _require_nothing_left(trial: TrialRun) -> None:
-    left = find_processes(trial.spec.run_id)
-    require(not left, f"processes are left: {left}")

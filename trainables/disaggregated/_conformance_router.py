@@ -15,22 +15,21 @@ import httpx
 import psutil
 
 from cluster import find_processes, lease_ports, port_owners, sweep
+from trainables._contract import require, require_nothing_left
 from trainables._trial import Json, TrialFailure
 from trainables.disaggregated._conformance import (
     Changes,
     check_options,
     flow_of,
-    require,
     require_misfits,
     split_of,
-    words_of,
 )
 from trainables.disaggregated._front import Front
 from trainables.disaggregated._options import DECODE, MIXED, PREFILL, ROLES, Role
 from trainables.disaggregated._plan import Instance, Plan
 from trainables.disaggregated._proof import Unproven, complete, read_events
 from trainables.disaggregated._router import Router, make_router
-from trainables.engines.testing import drive, trial_in
+from trainables.engines.testing import drive, trial_in, words_of
 
 ANSWER = 400
 """Tokens of the answer in the middle of which its instance ends."""
@@ -86,8 +85,7 @@ class _Suite:
             front = held.enter_context(Front.start(trial, self.router, serving, flow))
             drive(front.answers(self.split.served_name), within_s=_READY_S)
             yield front, stands
-        left = find_processes(self.run_id)
-        require(not left, f"processes are left: {left}")
+        require_nothing_left(self.run_id)
 
     @property
     def one_of_each(self) -> list[Instance]:

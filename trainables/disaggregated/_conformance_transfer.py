@@ -7,15 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import get_args
 
+from trainables._contract import require
 from trainables._program import StageError
 from trainables._trial import Json
 from trainables.disaggregated._conformance import (
     Changes,
     check_options,
-    require,
     require_misfits,
     split_of,
-    words_of,
 )
 from trainables.disaggregated._plan import Instance, Plan
 from trainables.disaggregated._transfer import (
@@ -28,6 +27,7 @@ from trainables.disaggregated._transfer import (
 )
 from trainables.disaggregated._transfer_sizes import engine_block
 from trainables.engines import Deployment, make_engine
+from trainables.engines.testing import words_of
 
 _HOST, _PORT, _FOLDER = "192.0.2.1", 7100, "/shared/folder"
 _FIRST, _APART = 41000, 1000

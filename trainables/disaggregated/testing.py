@@ -14,8 +14,8 @@ gone, and end while they answer; it is ended, and killed. Whatever breaks the co
 :class:`ContractViolation`.
 """
 
+from trainables._contract import ContractViolation
 from trainables.disaggregated._conformance_router import ANSWER, Serve, Stand, check_router
 from trainables.disaggregated._conformance_transfer import check_transfer
-from trainables.engines.testing import ContractViolation
 
 __all__ = ["ANSWER", "ContractViolation", "Serve", "Stand", "check_router", "check_transfer"]

@@ -23,6 +23,14 @@ import httpx
 import psutil
 
 from cluster import find_processes, lease_ports, port_owners, sweep
+from trainables._contract import (
+    ContractViolation as ContractViolation,
+)
+from trainables._contract import (
+    json_identity,
+    require,
+    require_nothing_left,
+)
 from trainables._trial import Json, Progress, TrialFailure, TrialRun, TrialSpec
 from trainables.engines._engine import Deployment, Engine, Launch, make_engine
 from trainables.engines._service import Service, start_service
@@ -34,10 +42,6 @@ _LONGEST_STEP_S = 10.0
 machine under load, a step that waits for nothing may take seconds."""
 _DEATH_NOTICED_S = 30.0
 _NEUTRAL: Mapping[str, Json] = {"host": "127.0.0.1", "port": 23456, "startup_timeout": 1234.5}
-
-
-class ContractViolation(AssertionError):
-    """An engine's adapter broke its contract."""
 
 
 def check_engine(
@@ -72,14 +76,20 @@ def check_block(
     engine = make_engine(block)
     options = engine.options
     again = type(options).model_validate(json.loads(json.dumps(options.model_dump(mode="json"))))
-    _require(again == options, f"options change on the way through JSON: {options} -> {again}")
-    _require(engine.problems() == [], f"a sound block has problems: {engine.problems()}")
-    identity = _identity(block)
-    _require(identity == _identity(block), "the identity of one block is not always the same")
-    neutral = _identity({**block, **_NEUTRAL})
-    _require(identity == neutral, "host, port or startup_timeout changes the identity")
+    require(again == options, f"options change on the way through JSON: {options} -> {again}")
+    require(engine.problems() == [], f"a sound block has problems: {engine.problems()}")
+    identity = json_identity(make_engine(block))
+    require(
+        identity == json_identity(make_engine(block)),
+        "the identity of one block is not always the same",
+    )
+    neutral = json_identity(make_engine({**block, **_NEUTRAL}))
+    require(identity == neutral, "host, port or startup_timeout changes the identity")
     for change in matters:
-        _require(identity != _identity({**block, **change}), f"{change} does not change identity")
+        require(
+            identity != json_identity(make_engine({**block, **change})),
+            f"{change} does not change identity",
+        )
     _check_launch(engine, model)
 
 
@@ -101,28 +111,27 @@ def drive(steps: Generator[Progress, None, R], *, within_s: float = 180.0) -> R:
             result: R = end.value
             return result
         seconds = time.monotonic() - begun
-        _require(seconds < _LONGEST_STEP_S, f"a step of {progress} took {seconds:.1f} s")
-        _require(begun < deadline, f"no end within {within_s} s: {progress}")
+        require(seconds < _LONGEST_STEP_S, f"a step of {progress} took {seconds:.1f} s")
+        require(begun < deadline, f"no end within {within_s} s: {progress}")
 
 
-def _identity(block: Mapping[str, Json]) -> Json:
-    identity = make_engine(block).identity()
-    copy = json.loads(json.dumps(identity, allow_nan=False))
-    _require(copy == identity, f"identity() is not JSON: {identity}")
-    return copy
+def words_of(launch: Launch) -> list[str]:
+    """All words of a command and its environment, which have to be texts."""
+    words = [*launch.argv, *launch.env, *launch.env.values()]
+    text = all(isinstance(word, str) and "\0" not in word for word in words)
+    require(bool(launch.argv) and text, f"not a command: {launch}")
+    return words
 
 
 def _check_launch(engine: Engine, model: Path) -> None:
     first = Deployment(model, "some-name", "127.0.0.1", 23456)
     launch = engine.launch(first)
-    _require(launch == engine.launch(first), "launch() of one deployment is not always the same")
-    words = [*launch.argv, *launch.env, *launch.env.values()]
-    text = all(isinstance(word, str) and "\0" not in word for word in words)
-    _require(bool(launch.argv) and text, f"not a command: {launch}")
+    require(launch == engine.launch(first), "launch() of one deployment is not always the same")
+    words_of(launch)
     other = Deployment(model, "some-name", "127.0.0.1", 23457)
     told = _words(launch), engine.configuration(first)
     same = told == (_words(engine.launch(other)), engine.configuration(other))
-    _require(not same, "two instances would use the same port")
+    require(not same, "two instances would use the same port")
 
 
 def _words(launch: Launch) -> list[Any]:
@@ -133,7 +142,7 @@ def _check_life(engine: Engine, model: Path, trial: TrialRun) -> None:
     with _started(engine, model, trial) as service:
         port = service.deployment.port
         strangers = port_owners(port) - {found.pid for found in find_processes(trial.spec.run_id)}
-        _require(not strangers, f"{strangers} listen on its port and are not of its run")
+        require(not strangers, f"{strangers} listen on its port and are not of its run")
         if engine.completions_path is not None:
             answer = httpx.post(
                 f"{service.base_url}{engine.completions_path}",
@@ -141,12 +150,12 @@ def _check_life(engine: Engine, model: Path, trial: TrialRun) -> None:
                 timeout=60,
                 trust_env=False,
             )
-            _require(answer.status_code == 200, f"{answer.status_code}: {answer.text}")
-        _require(service.log.stat().st_size > 0, "nothing in its log")
-        _require(drive(service.watch(_steps(2))) == 2, "watch() loses the result")
+            require(answer.status_code == 200, f"{answer.status_code}: {answer.text}")
+        require(service.log.stat().st_size > 0, "nothing in its log")
+        require(drive(service.watch(_steps(2))) == 2, "watch() loses the result")
         service.stop()
         service.stop()
-    _require_nothing_left(trial)
+    require_nothing_left(trial.spec.run_id)
     lease_ports(ports=(port,)).release()
 
 
@@ -160,19 +169,19 @@ def _check_death(engine: Engine, model: Path, trial: TrialRun) -> None:
         try:
             drive(watched, within_s=_DEATH_NOTICED_S)
         except TrialFailure as failure:
-            _require(bool(str(failure)), "a death without a message")
+            require(bool(str(failure)), "a death without a message")
         else:
             raise ContractViolation("the engine died and nobody noticed")
         closed = inspect.getgeneratorstate(steps) == inspect.GEN_CLOSED
-        _require(closed, "what used the dead engine was not closed")
-    _require_nothing_left(trial)
+        require(closed, "what used the dead engine was not closed")
+    require_nothing_left(trial.spec.run_id)
 
 
 def _check_giving_up(engine: Engine, model: Path, trial: TrialRun) -> None:
     steps = start_service(trial, engine, model=model)
     next(steps)
     steps.close()
-    _require_nothing_left(trial)
+    require_nothing_left(trial.spec.run_id)
 
 
 def _started(engine: Engine, model: Path, trial: TrialRun) -> Service:
@@ -185,13 +194,3 @@ def _steps(count: int) -> Generator[Progress, None, int]:
         time.sleep(0.01)
         yield Progress("use")
     return count
-
-
-def _require_nothing_left(trial: TrialRun) -> None:
-    left = find_processes(trial.spec.run_id)
-    _require(not left, f"processes are left: {left}")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ContractViolation(message)

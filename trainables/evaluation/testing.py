@@ -22,7 +22,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from cluster import find_processes, sweep
+from cluster import sweep
+from trainables._contract import (
+    ContractViolation as ContractViolation,
+)
+from trainables._contract import (
+    json_identity,
+    require,
+    require_nothing_left,
+)
 from trainables._trial import Json, TrialFailure, TrialRun
 from trainables.engines.testing import drive, trial_in
 from trainables.evaluation._aisbench_options import PRECHECK
@@ -38,10 +46,6 @@ from trainables.evaluation._options import SE_SUFFIX, StopRule
 
 _TIMEOUT_S = 300.0
 _RESUMED_S = 5.0
-
-
-class ContractViolation(AssertionError):
-    """An evaluator broke its contract."""
 
 
 def check_evaluator(
@@ -90,20 +94,29 @@ def check_block(
     evaluator = make_evaluator(block)
     resolved = resolved_block(block)
     again = resolved_block(json.loads(json.dumps(resolved, allow_nan=False)))
-    _require(again == resolved, f"options change on the way through JSON: {resolved} -> {again}")
-    _require(evaluator.problems() == [], f"a sound block has problems: {evaluator.problems()}")
-    identity = _identity(block)
-    _require(identity == _identity(resolved), "resolving the block changes its identity")
+    require(again == resolved, f"options change on the way through JSON: {resolved} -> {again}")
+    require(evaluator.problems() == [], f"a sound block has problems: {evaluator.problems()}")
+    identity = json_identity(make_evaluator(block))
+    require(
+        identity == json_identity(make_evaluator(resolved)),
+        "resolving the block changes its identity",
+    )
     for change in neutral:
-        _require(identity == _identity({**block, **change}), f"{change} changes the identity")
+        require(
+            identity == json_identity(make_evaluator({**block, **change})),
+            f"{change} changes the identity",
+        )
     for change in matters:
-        _require(identity != _identity({**block, **change}), f"{change} does not change identity")
+        require(
+            identity != json_identity(make_evaluator({**block, **change})),
+            f"{change} does not change identity",
+        )
     stages = evaluator.stage_names()
     sound = all(re.fullmatch(r"[A-Za-z0-9._-]{1,120}", stage) for stage in stages)
-    _require(bool(stages) and sound, f"stages are no file names: {stages}")
-    _require(len(set(stages)) == len(stages), f"two stages are called the same: {stages}")
+    require(bool(stages) and sound, f"stages are no file names: {stages}")
+    require(len(set(stages)) == len(stages), f"two stages are called the same: {stages}")
     metrics = evaluator.datasets()
-    _require(bool(metrics) and all(metrics.values()), f"a dataset without metrics: {metrics}")
+    require(bool(metrics) and all(metrics.values()), f"a dataset without metrics: {metrics}")
     _check_schema(evaluator)
 
 
@@ -111,27 +124,27 @@ def _check_schema(evaluator: Evaluator) -> None:
     document = evaluation_schema()
     kind = evaluator.options.type
     named = [one for one in document["oneOf"] if one["properties"]["type"]["const"] == kind]
-    _require(len(named) == 1, f"{kind} is not once in the schema")
+    require(len(named) == 1, f"{kind} is not once in the schema")
     missing = set(type(evaluator.options).model_fields) - set(named[0]["properties"])
-    _require(not missing, f"the schema lacks {missing}")
+    require(not missing, f"the schema lacks {missing}")
     text = json.dumps(document)
     lost = set(re.findall(r'"#/\$defs/([^"]+)"', text)) - set(document["$defs"])
-    _require(not lost, f"the schema refers to definitions it lacks: {lost}")
+    require(not lost, f"the schema refers to definitions it lacks: {lost}")
 
 
 def _check_life(evaluator: Evaluator, model: Path, folder: Path, run_id: str) -> EvaluationResult:
     trial = trial_in(folder, run_id)
     found = _carried_out(evaluator, trial, Subject(model))
     _require_sound(evaluator, found)
-    _require(found.skipped == (), f"without a stop rule, {found.skipped} was skipped")
+    require(found.skipped == (), f"without a stop rule, {found.skipped} was skipped")
     names = [stage["name"] for stage in trial.stages]
-    _require(names == list(evaluator.stage_names()), f"stages are {names}")
+    require(names == list(evaluator.stage_names()), f"stages are {names}")
     resumed = TrialRun(trial.spec)
     steps = evaluator.carry_out(resumed, Subject(model), timeout=_TIMEOUT_S)
     again = drive(steps, within_s=_RESUMED_S)
-    _require(again.metrics == found.metrics, "a resumed evaluation gives other numbers")
+    require(again.metrics == found.metrics, "a resumed evaluation gives other numbers")
     fresh = [stage["name"] for stage in resumed.stages if not stage["resumed"]]
-    _require(not fresh, f"a resumed evaluation ran {fresh} anew")
+    require(not fresh, f"a resumed evaluation ran {fresh} anew")
     return found
 
 
@@ -142,7 +155,7 @@ def _check_difference(
     for dataset, metrics in evaluator.datasets().items():
         keys = [f"{dataset}/{metric}" for metric in metrics]
         same = all(other.metrics.get(key) == found.metrics.get(key) for key in keys)
-        _require(not same, f"both models get the same numbers on {dataset}")
+        require(not same, f"both models get the same numbers on {dataset}")
 
 
 def _check_early_end(
@@ -155,15 +168,15 @@ def _check_early_end(
     fine = StopRule(dataset=first, metric=metric, limit=value, direction="higher")
     broken = StopRule(dataset=first, metric=metric, limit=value + 1, direction="higher")
     ended = _carried_out(evaluator, trial, Subject(model, stop_when=(fine, broken)))
-    _require(ended.skipped == tuple(others), f"{ended.skipped} was skipped instead of {others}")
-    _require(f"{first}/{metric}" in ended.metrics, "the metric that failed is not reported")
+    require(ended.skipped == tuple(others), f"{ended.skipped} was skipped instead of {others}")
+    require(f"{first}/{metric}" in ended.metrics, "the metric that failed is not reported")
 
 
 def _check_giving_up(evaluator: Evaluator, model: Path, trial: TrialRun) -> None:
     steps = evaluator.carry_out(trial, Subject(model), timeout=_TIMEOUT_S)
     next(steps)
     steps.close()
-    _require_nothing_left(trial)
+    require_nothing_left(trial.spec.run_id)
 
 
 def _check_failure(
@@ -172,8 +185,8 @@ def _check_failure(
     try:
         found = _carried_out(evaluator, trial, Subject(model))
     except TrialFailure as failure:
-        _require(bool(str(failure)), "a failure without a message")
-        _require_nothing_left(trial)
+        require(bool(str(failure)), "a failure without a message")
+        require_nothing_left(trial.spec.run_id)
     else:
         raise ContractViolation(f"{change} gives numbers: {dict(found.metrics)}")
 
@@ -181,36 +194,19 @@ def _check_failure(
 def _carried_out(evaluator: Evaluator, trial: TrialRun, subject: Subject) -> EvaluationResult:
     steps = evaluator.carry_out(trial, subject, timeout=_TIMEOUT_S)
     found = drive(steps, within_s=_TIMEOUT_S)
-    _require_nothing_left(trial)
+    require_nothing_left(trial.spec.run_id)
     return found
 
 
 def _require_sound(evaluator: Evaluator, found: EvaluationResult) -> None:
     document = asdict(found)
     again = EvaluationResult.from_json(json.loads(json.dumps(document, allow_nan=False)))
-    _require(asdict(again) == document, "the result changes on the way through JSON")
+    require(asdict(again) == document, "the result changes on the way through JSON")
     finite = all(math.isfinite(value) for value in found.metrics.values())
-    _require(finite, f"not finite: {dict(found.metrics)}")
+    require(finite, f"not finite: {dict(found.metrics)}")
     declared = {f"{name}/{m}" for name, own in evaluator.datasets().items() for m in own}
     known = declared | {f"{name}{SE_SUFFIX}" for name in declared} | {f"{PRECHECK}/passed"}
-    _require(set(found.metrics) <= known, f"undeclared metrics: {set(found.metrics) - known}")
+    require(set(found.metrics) <= known, f"undeclared metrics: {set(found.metrics) - known}")
     for name in evaluator.datasets():
         measured = any(key.startswith(f"{name}/") for key in found.metrics)
-        _require(measured, f"{name} has no metric")
-
-
-def _identity(block: Mapping[str, Json]) -> Json:
-    identity = make_evaluator(block).identity()
-    copy = json.loads(json.dumps(identity, allow_nan=False))
-    _require(copy == identity, f"identity() is not JSON: {identity}")
-    return copy
-
-
-def _require_nothing_left(trial: TrialRun) -> None:
-    left = find_processes(trial.spec.run_id)
-    _require(not left, f"processes are left: {left}")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ContractViolation(message)
+        require(measured, f"{name} has no metric")

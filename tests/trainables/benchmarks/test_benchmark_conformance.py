@@ -18,12 +18,12 @@ from cluster import ProcessTree
 from trainables import Progress, TrialFailure, TrialRun
 from trainables.benchmarks import Benchmark, BenchmarkResult, Load, Target, Window
 from trainables.benchmarks._benchmark import _BENCHMARKS
-from trainables.benchmarks._sound import ContractViolation
 from trainables.benchmarks._summary import RequestRecord, failure_counts, summarize
 from trainables.benchmarks.testing import (
     FAILURES,
     SPARED,
     Condition,
+    ContractViolation,
     Served,
     check_benchmark,
     check_block,
