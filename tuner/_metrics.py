@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import string
 import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 import ray
 from ray.util.metrics import Gauge
@@ -22,6 +24,8 @@ class RunMetrics:
     ``phase`` (starting, producing, measuring, idle) and ``resource``, ``tuner_elapsed_seconds``
     and ``tuner_remaining_seconds``. There are as many series as there are statuses, classes and
     phases, however many trials.
+
+    Ray takes tags in ASCII only: letters beyond it are percent-encoded UTF-8.
 
     Needs a connected Ray; Prometheus scrapes them where it scrapes Ray (``ray_tuner_...``).
     """
@@ -60,7 +64,7 @@ class RunMetrics:
     def _update_best(self, view: RunView) -> None:
         best, ranking = view.judged_best(), view.objective.ranking
         if ranking is not None and best is not None and best.value is not None:
-            self._best.set(best.value, {"metric": ranking[0]})
+            self._best.set(best.value, {"metric": _tag(ranking[0])})
         for of, one in (("best", best), ("last", view.last)):
             if one is not None and one.attainment is not None:
                 self._attained.set(one.attainment, {"of": of})
@@ -79,5 +83,9 @@ class RunMetrics:
 
     def _gauge(self, name: str, description: str, *tags: str) -> Gauge:
         gauge = Gauge(f"tuner_{name}", description, ("experiment", *tags))
-        gauge.set_default_tags({"experiment": self._name})
+        gauge.set_default_tags({"experiment": _tag(self._name)})
         return gauge
+
+
+def _tag(text: str) -> str:
+    return quote(text, safe=string.printable)

@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from trainables.engines import Launch
+from trainables.engines._shell import shell_environment
 
 _SLOT = re.compile(r"@@(\w+)@@", re.ASCII)
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 def slot(name: str) -> str:
@@ -42,24 +42,13 @@ def shell_word(word: str) -> str:
 
 def shell_lines(launch: Launch) -> list[str]:
     """Lines of a POSIX shell script that do what a launch says, the command at the end."""
-    named = {name: value for name, value in launch.env.items() if _IDENTIFIER.fullmatch(name)}
-    other = {name: value for name, value in launch.env.items() if name not in named}
+    variables, words = shell_environment(launch.env, launch.unset, word=shell_word)
     return [
         *(f"# {' '.join(note.split())}" for note in launch.notes),
-        *(f"unset {name}" for name in launch.unset if _IDENTIFIER.fullmatch(name)),
-        *(f"export {name}={shell_word(value)}" for name, value in named.items()),
+        *variables,
         *([f"cd {shell_word(str(launch.cwd))}"] if launch.cwd else []),
-        _wrapped([*_by_env(launch, other), *launch.argv]),
+        _wrapped([*words, *launch.argv]),
     ]
-
-
-def _by_env(launch: Launch, other: Mapping[str, str]) -> list[str]:
-    """The command before the command, for variables whose names no shell takes."""
-    odd = [name for name in launch.unset if not _IDENTIFIER.fullmatch(name)]
-    if not (odd or other):
-        return []
-    unset = [word for name in odd for word in ("-u", name)]
-    return ["env", *unset, "--", *(f"{name}={value}" for name, value in other.items())]
 
 
 def kubernetes_word(word: str, known: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from trainables._program import FailureClass
 from trainables._registry import Registry
 from trainables._trial import Json
 from trainables.engines._options import EngineOptions
+from trainables.engines._shell import shell_environment
 
 
 @dataclass(frozen=True)
@@ -205,16 +206,12 @@ def serve_script(launch: Launch, *, before: Sequence[str] = (), without: Sequenc
         before: Lines that go before its command.
         without: Variables that those lines set themselves.
     """
-    exports = [
-        f"export {name}={shlex.quote(value)}"
-        for name, value in launch.env.items()
-        if name not in without
-    ]
-    unset = [f"unset {name}" for name in launch.unset]
+    env = {name: value for name, value in launch.env.items() if name not in without}
+    variables, words = shell_environment(env, launch.unset)
     place = [f"cd {shlex.quote(str(launch.cwd))}"] if launch.cwd else []
     notes = [f"# {' '.join(note.split())}" for note in launch.notes]
-    command = f"exec {shlex.join(launch.argv)}"
-    return "\n".join(["#!/bin/sh", *notes, *unset, *exports, *before, *place, command]) + "\n"
+    command = f"exec {shlex.join([*words, *launch.argv])}"
+    return "\n".join(["#!/bin/sh", *notes, *variables, *before, *place, command]) + "\n"
 
 
 _ENGINES: Registry[Engine] = Registry(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainables.engines._mindie_k8s_request import DELETE, DEPLOY
+from trainables.engines._shell import shell_environment
 
 
 def deploy_script(
@@ -24,6 +25,7 @@ def deploy_script(
             f'cp -p "$folder/{name}" "$kept/"',
             f'cp "$here/{Path(name).name}" "$folder/{name}"',
         ]
+    variables, words = shell_environment(env)
     lines = [
         "#!/bin/sh",
         f"# Deploys the best configuration in the namespace {namespace}, in the place of what is",
@@ -34,10 +36,10 @@ def deploy_script(
         'kept="$folder/conf-before-$(date +%Y%m%d%H%M%S)"',
         'mkdir "$kept"',
         *copies,
-        *(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
+        *variables,
         'cd "$folder"',
         f"bash {DELETE} {namespace} . || true",
         f"kubectl wait --for=delete pod --all -n {namespace} --timeout=300s || true",
-        shlex.join(["exec", "bash", DEPLOY, *arguments]),
+        shlex.join(["exec", *words, "bash", DEPLOY, *arguments]),
     ]
     return "\n".join(lines) + "\n"

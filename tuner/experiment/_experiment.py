@@ -23,7 +23,9 @@ from tuner.experiment._prior import PriorOptions, prior_problems
 from tuner.experiment._problems import from_pydantic
 from tuner.views import view_type, view_types
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"[^\W_][\w.-]{0,99}")
+_LONGEST_NAME = 200
+"""In bytes: it is the name of a folder, and those may have 255."""
 _KEYS = ("name", "trial", "search", "objective", "budget", "cluster", "storage", "views", "notify")
 B = TypeVar("B", bound=BaseModel)
 _Problems = list[tuple[str, str]]
@@ -163,11 +165,11 @@ def check_experiment(document: Document) -> Experiment:
 
 def _name(data: Mapping[str, Any], problems: _Problems) -> str:
     name = data.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        form = "letters, digits, dot, dash and underscore, at most 100"
-        problems.append(("name", "is required" if name is None else f"{name!r}: use {form}"))
-        return ""
-    return name
+    if isinstance(name, str) and _NAME.fullmatch(name) and len(name.encode()) <= _LONGEST_NAME:
+        return name
+    form = "letters, digits, dot, dash and underscore, at most 100, or 200 bytes of UTF-8"
+    problems.append(("name", "is required" if name is None else f"{name!r}: use {form}"))
+    return ""
 
 
 def _storage(data: Mapping[str, Any], problems: _Problems) -> Path | None:

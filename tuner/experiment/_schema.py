@@ -44,7 +44,7 @@ def experiment_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "required": ["name", "trial", "search", "objective"],
         "properties": {
-            "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"},
+            "name": {"type": "string", "pattern": r"^[^\s/._-][^\s/]{0,99}$"},
             "trial": {"oneOf": trials},
             "search": {"oneOf": searches},
             "objective": _block(Objective, definitions),

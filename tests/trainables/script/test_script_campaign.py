@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.trainables.script.conftest import PROGRAMS
-from tests.tuner.runs import assert_nothing_left, events, ledger, run
+from tests.tuner.runs import Run, assert_nothing_left, events, ledger, run
 
 pytestmark = pytest.mark.ray
 
@@ -65,4 +65,36 @@ def test_the_best_that_is_accurate_enough_is_delivered(tmp_path: Path) -> None:
     script = (delivered / "serve.sh").read_text()
     assert "export LEVEL=5" in script
     assert "export MAX_NEW_TOKENS=48" in script
+    assert_nothing_left(done.folder)
+
+
+def test_everything_may_be_named_in_chinese(tmp_path: Path) -> None:
+    storage = tmp_path / "结果"
+    work = tmp_path / "服务"
+    work.mkdir()
+    evaluation = "import os; print('吞吐: ' + os.environ['批大小'])"
+    document = {
+        "name": "模型-一",
+        "trial": {
+            "type": "script",
+            "start": {
+                "command": [sys.executable, "-m", "http.server", "$PORT", "--bind", "$HOST"],
+                "cwd": str(work),
+            },
+            "evaluate": {"command": [sys.executable, "-c", evaluation], "runs": 1},
+            "metrics": {"吞吐": {"pattern": "吞吐: ([0-9.]+)"}},
+        },
+        "search": {"type": "grid", "space": {"批大小": {"type": "enum", "values": [4, 8]}}},
+        "objective": {"maximize": "吞吐"},
+        "budget": {"concurrent": 1},
+        "cluster": {"dashboard": False, "resources": {"CPU": 0.5}},
+        "storage": str(storage),
+    }
+    file = tmp_path / "实验.yaml"
+    file.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+    done = Run("run", file, "--json", storage=storage, name="模型-一")
+    assert done.wait() == 0, done.said()
+    assert done.result()["best"] == {"批大小": 8}
+    assert "吞吐 8" in done.said()
+    assert "env -- '批大小=8'" in (Path(done.result()["delivered"]) / "serve.sh").read_text()
     assert_nothing_left(done.folder)

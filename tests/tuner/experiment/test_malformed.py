@@ -39,6 +39,7 @@ CASES = {
     "binary": ("\x00\x01\x02", ""),
     "no name": (replaced("name: demo\n", ""), "name"),
     "name with a slash": (replaced("demo", "../demo"), "name"),
+    "name too long for a folder": (replaced("demo", "模" * 70), "name"),
     "name a number": (replaced("name: demo", "name: 5"), "name"),
     "unknown top key": (GOOD + "serach: {}\n", "serach"),
     "repeated top key": (GOOD + "name: again\n", "name"),
@@ -126,6 +127,13 @@ def test_one_error_with_its_path(case: str, tmp_path: Path) -> None:
     assert len({problem.path for problem in problems}) == 1, str(caught.value)
     assert str(file) in str(caught.value)
     assert all(problem.message for problem in problems)
+
+
+@pytest.mark.parametrize("name", ["a", "Qwen3-8B_w8a8.v2", "7", "模型-一", "模" * 66, "x" * 100])
+def test_names_are_letters_of_any_script(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(replaced("demo", f"'{name}'"), encoding="utf-8")
+    assert load_experiment(file).name == name
 
 
 def test_there_are_at_least_forty_of_them() -> None:
