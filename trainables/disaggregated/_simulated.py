@@ -18,7 +18,7 @@ from trainables.benchmarks import Benchmark
 from trainables.disaggregated._options import DECODE, PREFILL, ROLES, DisaggregatedOptions, Role
 from trainables.disaggregated._plan import Instance, Plan, fitting_shapes, plan
 from trainables.engines import Deployment
-from trainables.engines._simulated import SimulatedEngine, marked
+from trainables.engines._simulated import SimulatedEngine
 from trainables.models import is_builtin, is_complete
 from trainables.serving._served import ServedTrial
 from trainables.serving._simulated import simulated_pool, simulated_service, understand
@@ -120,7 +120,7 @@ def simulated_files(split: Plan) -> Mapping[str, str]:
     from trainables.disaggregated._deploy import deployment_files
 
     try:
-        return marked(deployment_files(split))
+        return deployment_files(split)
     except StageError as error:
         return {"deployment.txt": f"How to deploy this split is not known: {sentence(error)}\n"}
 

@@ -279,6 +279,7 @@ def test_what_is_delivered_starts_the_real_split(split_of: Split) -> None:
     texts = split_of().deliverables(TWO_AND_THREE)
     assert {"prefill-1.sh", "prefill-2.sh", "decode-3.sh", "router.sh"} <= texts.keys()
     assert texts["decode-1.sh"].splitlines()[1].startswith("# Chosen by simulation")
+    assert texts["decode-1.sh"].count("Chosen by simulation") == 1
     assert "serve" in texts["decode-1.sh"]
     assert "kv-transfer-config" in texts["decode-1.sh"]
 
