@@ -2,13 +2,16 @@
 
 A folder has ``ops/`` (operator tables), ``run/meta.json`` (the engine's settings) and
 ``run/requests.jsonl`` (what happened to each request). Nothing of ``run/requests.jsonl`` but sizes
-and arrivals of the requests goes into a simulation of it.
+and arrivals of the requests goes into a simulation of it. What prompts had in common is in none of
+them, but in the file that the client read them from, which ``meta.json`` names with its digest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,11 +89,14 @@ class RecordedRun:
 
     Attributes:
         folder: It.
-        config: The model's ``config.json``; None: that of the model the run names.
+        given: The model's ``config.json``; None: that of the model the run names.
+        workloads: Folder with the file that the client read its prompts from; None: prompts are
+            taken to have nothing in common.
     """
 
     folder: Path
     given: dict[str, Any] | None = None
+    workloads: Path | None = None
 
     @cached_property
     def meta(self) -> dict[str, Any]:
@@ -130,7 +136,7 @@ class RecordedRun:
         """The engine of the run: one instance for each data-parallel rank."""
         engine, source = self.meta["engine_kwargs"], self.source
         cache = self.meta.get("kv_cache") or {}
-        size = int(cache.get("block_size") or 16)
+        size = self._block
         settings = SchedulerSettings(
             max_num_seqs=int(engine["max_num_seqs"]),
             max_num_batched_tokens=int(engine["max_num_batched_tokens"]),
@@ -154,9 +160,10 @@ class RecordedRun:
         rows = zip(*self.sizes, strict=True)
         order = np.argsort(self.sent, kind="stable")
         sizes = [(int(prompt), int(answer)) for prompt, answer in rows]
+        prefixes = self._prefixes()
         return Load(
             [
-                Request(number, *sizes[row], float(self.sent[row]))
+                Request(number, *sizes[row], float(self.sent[row]), prefixes[row], self._block)
                 for number, row in enumerate(order)
             ]
         )
@@ -189,6 +196,25 @@ class RecordedRun:
         offset = float(np.min(seen - seen[0] - self.sent))
         return self._column(name) - seen[0] - offset
 
+    @property
+    def _block(self) -> int:
+        return int((self.meta.get("kv_cache") or {}).get("block_size") or 16)
+
+    def _prefixes(self) -> list[tuple[int, ...]]:
+        """Of each request, see :class:`Request`.
+
+        Raises:
+            ValueError: The client read its prompts from another file of that name.
+        """
+        if self.workloads is None:
+            return [()] * len(self._rows)
+        path = self.workloads / Path(self.meta["dataset_path"]).name
+        text = path.read_bytes()
+        if hashlib.sha256(text).hexdigest() != self.meta["dataset_hash"]:
+            raise ValueError(f"{path} is not the file that {self.folder.name} was recorded with")
+        prompts = [json.loads(line)["input_tok_ids"] for line in text.splitlines()]
+        return [tuple(_chain(prompt, self._block)) for prompt in prompts]
+
     def _column(self, name: str) -> NDArray[np.float64]:
         return np.array([row[name] for row in self._rows], dtype=np.float64)
 
@@ -211,3 +237,11 @@ class RecordedRun:
         if found is None:
             raise ValueError(f"{self.folder}: the KV cache's size is not told and not known")
         return found.tokens // size
+
+
+def _chain(prompt: list[int], size: int) -> Iterator[int]:
+    """Hashes of a prompt's blocks, each of it and all before it."""
+    last = 0
+    for begin in range(0, len(prompt) - size + 1, size):
+        last = hash((last, *prompt[begin : begin + size]))
+        yield last

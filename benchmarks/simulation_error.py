@@ -1,10 +1,14 @@
 """How far simulated TTFT and TPOT are from those of recorded runs of real engines.
 
-    python -m benchmarks.simulation_error [FOLDER ...] [--config CONFIG.json] [--json]
+    python -m benchmarks.simulation_error [FOLDER ...] [--workloads FOLDER] [--config CONFIG.json]
+        [--json]
 
 Without folders: all of ``../shared/data/vllm_profiles``. Simulated from the operator tables alone
 (``latency: {type: operators}``): sizes and arrivals of the requests are the run's, nothing is
-fitted to it. TTFT counts from when the client sent a request.
+fitted to it. TTFT counts from when the client sent a request, on both sides, and percentiles are
+interpolated linearly. ``--workloads`` has the files that the clients read their prompts from
+(``workloads/`` of casys-kaist/LLMServingSim); without it, prompts share nothing in the simulation,
+though some did in the runs, whose prefix caches were on.
 """
 
 from __future__ import annotations
@@ -31,10 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--config", type=Path, help="config.json of the model, if it is not known")
+    parser.add_argument("--workloads", type=Path, help="folder with the runs' prompts")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
     config = json.loads(given.config.read_text()) if given.config else None
-    found = [compared(RecordedRun(one, config)) for one in given.folders or folders()]
+    runs = [RecordedRun(one, config, given.workloads) for one in given.folders or folders()]
+    found = [compared(run) for run in runs]
     if given.json:
         print(json.dumps(found, indent=2))
         return
@@ -47,7 +53,8 @@ def main() -> None:
     console.print(table)
     for one in found:
         ends = f"duration {one['duration_s'][0]:.1f} -> {one['duration_s'][1]:.1f} s"
-        console.print(f"{one['run']}: {ends}, simulated in {one['wall_s']:.2f} s")
+        cached = f"{one['cached_tokens']} prompt tokens in the prefix cache"
+        console.print(f"{one['run']}: {ends}, {cached}, simulated in {one['wall_s']:.2f} s")
 
 
 def compared(run: RecordedRun) -> dict[str, Any]:
@@ -69,6 +76,7 @@ def compared(run: RecordedRun) -> dict[str, Any]:
             float(run.on_clock("last_token_ts").max()),
             max(one.end for one in result.served),
         ],
+        "cached_tokens": sum(one.cached_tokens for one in result.served),
         "preemptions": sum(one.preemptions for one in result.served),
         "iterations": sum(len(one.end) for one in result.instances.values()),
         "wall_s": wall,

@@ -19,6 +19,9 @@ from trainables.latency._devices import Device, find_device, known_devices
 from trainables.latency._model import LatencyError, LatencySource, Served, register_latency_model
 from trainables.latency._operators_graphs import captured_sizes
 
+_DECIDE_NOTHING = {"name", "match", "source", "multiprocessors", "attention_blocks"}
+"""Fields of a device that do not count here."""
+
 
 class AnalyticOptions(BaseModel):
     """The ``latency`` block of ``analytic``: a known device, and what is known better about it.
@@ -69,7 +72,7 @@ class AnalyticSource(LatencySource):
         return []
 
     def identity(self) -> Json:
-        device: Json = self.device().model_dump(mode="json", exclude={"name", "match", "source"})
+        device: Json = self.device().model_dump(mode="json", exclude=_DECIDE_NOTHING)
         return {"type": "analytic", "device": device}
 
     def memory_bytes(self) -> int | None:

@@ -31,6 +31,10 @@ class Device(BaseModel):
         attention_efficiency: Share of the peak that attention of prompts reaches.
         memory_efficiency: Share of the bandwidth that reading weights and KV cache reaches.
         kernel_us: Time of a kernel that has next to nothing to do, in microseconds.
+        multiprocessors: Of a GPU on which vLLM's attention is FlashAttention-2; None: it is another
+            kernel, or not known.
+        attention_blocks: Thread blocks of that kernel, of 80 KiB of shared memory each, that one
+            multiprocessor runs at once.
         source: Where the numbers are from.
     """
 
@@ -47,6 +51,8 @@ class Device(BaseModel):
     attention_efficiency: float = Field(default=0.5, gt=0, le=1.2)
     memory_efficiency: float = Field(default=0.85, gt=0, le=1.2)
     kernel_us: float = Field(default=3.0, ge=0)
+    multiprocessors: int | None = Field(default=None, gt=0)
+    attention_blocks: int = Field(default=1, gt=0)
     source: str
 
     @property

@@ -3,8 +3,8 @@
 An iteration takes the sum of its operators, which run one after the other: embedding, for each
 transformer block its norms, projections, attention and MLP or experts, the last norm, logits and
 sampling, and the ranks' communication. What the tables do not say is stated where it is decided:
-several prompts in one batch (``_operators_attention``), unequal contexts (``_operators_skew``),
-padding (``_operators_graphs``), routing (``_operators_moe``).
+several prompts in one batch (``_operators_attention``), unequal contexts (``_operators_flash``,
+``_operators_skew``), padding (``_operators_graphs``), routing (``_operators_moe``).
 
 The tables were measured without graphs or compilation, kernel by kernel. With them kernels of
 norms, activations and rotary embedding are fused, which makes an iteration shorter; gaps between
@@ -23,12 +23,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
 
 from trainables._trial import Json
-from trainables.latency._devices import find_device
+from trainables.latency._devices import Device, find_device
 from trainables.latency._devices_link import Link
 from trainables.latency._model import LatencyError, LatencySource, Served, register_latency_model
 from trainables.latency._operators_attention import AttentionGrid
 from trainables.latency._operators_comm import ACTIVATION_BYTES, communication
 from trainables.latency._operators_curve import measured_curve, weighted_sum
+from trainables.latency._operators_flash import alone, make_spread
 from trainables.latency._operators_graphs import captured_sizes
 from trainables.latency._operators_layers import (
     Blocks,
@@ -65,8 +66,8 @@ class OperatorOptions(BaseModel):
     Attributes:
         path: Folder with ``meta.yaml`` and ``tp<N>/``.
         interconnect: Between devices; by default that of the device the tables were measured on.
-        skew: Whether the correction for unequal contexts is used, where there is a
-            ``skew_fit.csv``; ``auto``: unless ``meta.yaml`` calls the fit disabled.
+        skew: Whether unequal contexts are corrected for: as the kernel works where that is known,
+            else as ``skew_fit.csv`` says; ``auto``: unless ``meta.yaml`` calls the fit disabled.
         runs: Operator to how often it runs in an iteration, where its name does not tell.
         kernel_gap_us: From the end of a kernel to the start of the next one, in microseconds, which
             tables of kernels do not have.
@@ -88,12 +89,14 @@ class Measured:
 
     Attributes:
         whole_experts: Whether the table of experts is of a rank that has all of every expert.
+        token_us: Of attention, see :func:`alone`.
     """
 
     tables: Tables
     whole_experts: bool
     attention: AttentionGrid
     skew: Skew | None
+    token_us: float | None
 
 
 @register_latency_model("operators")
@@ -117,8 +120,7 @@ class OperatorSource(LatencySource):
         return options
 
     def memory_bytes(self) -> int | None:
-        device = find_device(self._meta.get("gpu"), self._meta.get("hardware"))
-        return None if device is None else device.memory_bytes
+        return None if self._device is None else self._device.memory_bytes
 
     def model(self, served: Served) -> OperatorLatency:
         measured = self._measured(served.tensor_parallel)
@@ -150,12 +152,26 @@ class OperatorSource(LatencySource):
                 blocks.count,
                 measured.skew,
                 captured_sizes(served),
+                make_spread(self._device, served, measured.token_us) if self._corrects else None,
             )
         )
 
     @cached_property
     def _meta(self) -> dict[str, Any]:
         return read_meta(self.options.path)
+
+    @cached_property
+    def _device(self) -> Device | None:
+        return find_device(self._meta.get("gpu"), self._meta.get("hardware"))
+
+    @property
+    def _corrects(self) -> bool:
+        wanted = self.options.skew
+        return bool(self._fit.get("enabled", True)) if wanted == "auto" else wanted
+
+    @property
+    def _fit(self) -> dict[str, Any]:
+        return self._meta.get("skew_fit") or {}
 
     @cached_property
     def _known(self) -> dict[int, Measured]:
@@ -166,7 +182,8 @@ class OperatorSource(LatencySource):
         if degree not in self._known:
             tables, whole = self._tables(degree)
             grid = AttentionGrid(tables.attention)
-            self._known[degree] = Measured(tables, whole, grid, self._skew(tables, degree))
+            skew, token_us = self._skew(tables, degree), alone(tables.attention)
+            self._known[degree] = Measured(tables, whole, grid, skew, token_us)
         return self._known[degree]
 
     def _tables(self, degree: int) -> tuple[Tables, bool]:
@@ -201,9 +218,8 @@ class OperatorSource(LatencySource):
         given = self.options.interconnect
         if given is not None:
             return Link(given.gb_per_s, given.latency_us)
-        device = find_device(self._meta.get("gpu"), self._meta.get("hardware"))
-        if device is not None:
-            return device.link
+        if self._device is not None:
+            return self._device.link
         ranks = max(served.tensor_parallel, served.expert_parallel, served.pipeline_parallel)
         if ranks > 1:
             raise LatencyError(
@@ -214,13 +230,9 @@ class OperatorSource(LatencySource):
         return Link(1.0, 0.0)
 
     def _skew(self, tables: Tables, degree: int) -> Skew | None:
-        fit = self._meta.get("skew_fit") or {}
-        wanted = self.options.skew
-        if wanted == "auto":
-            wanted = bool(fit.get("enabled", True))
-        if not wanted or not tables.skew:
+        if not self._corrects or not tables.skew:
             return None
-        per_degree = fit.get("per_tp") or {}
+        per_degree = self._fit.get("per_tp") or {}
         summary = per_degree.get(degree) or per_degree.get(str(degree)) or {}
         return Skew(tables.skew, summary.get("alpha_default"))
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.latency._operators_fill import complete_grid
 from trainables.simulation import Chunk
+
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 TOKEN_WORK = 256.0
 """Work of one token of a chunk that does not grow with its context, in pairs of tokens."""
@@ -63,6 +66,11 @@ class DecodeRow:
     def __call__(self, context: float) -> float:
         place = min(max(bisect_right(self._xs, context) - 1, 0), len(self._slopes) - 1)
         return self._ys[place] + self._slopes[place] * (context - self._xs[place])
+
+    def work(self, context: Number) -> Number:
+        """Without what a batch of equal contexts loses because all of it waits at once: from the
+        shortest measured context on as fast per token as with the longest ones."""
+        return self._ys[1] + self._slopes[-1] * (context - self._xs[1])
 
     def many(self, contexts: NDArray[np.float64]) -> NDArray[np.float64]:
         xs, ys, slopes = self._arrays

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trainables.latency._model import Served
 from trainables.latency._operators_attention import AttentionGrid, as_one_chunk, work
 from trainables.latency._operators_curve import Curve, measured_curve, weighted_sum
+from trainables.latency._operators_flash import Spread
 from trainables.latency._operators_graphs import captured_sizes, padded
 from trainables.latency._operators_model import Composition, OperatorLatency
 from trainables.latency._operators_moe import ExpertTable
@@ -89,32 +90,60 @@ def skews(draw: st.DrawFn) -> Skew:
     return Skew(rows, draw(st.none() | st.floats(-1, 2)))
 
 
-def latency(points: dict[tuple[int, int, int, int], float], skew: Skew | None) -> OperatorLatency:
+@st.composite
+def spreads(draw: st.DrawFn) -> Spread:
+    """GPUs and models on which some of these batches are split and some are not."""
+    multiprocessors = draw(st.integers(1, 200))
+    kv_heads = draw(st.sampled_from([1.0, 4.0, 8.0]))
+    heads = kv_heads * draw(st.sampled_from([1, 4]))
+    slots = multiprocessors * draw(st.integers(1, 2))
+    return Spread(multiprocessors, slots, heads, kv_heads, draw(st.floats(0, 10)))
+
+
+def latency(
+    points: dict[tuple[int, int, int, int], float],
+    skew: Skew | None,
+    spread: Spread | None = None,
+) -> OperatorLatency:
     dense = measured_curve({1.0: 10.0, 64.0: 11.0, 1024.0: 90.0})
     rows = measured_curve({1.0: 4.0, 64.0: 9.0})
     sizes = captured_sizes(Served({}))
-    return OperatorLatency(Composition(dense, rows, AttentionGrid(points), 4, skew, sizes))
+    grid = AttentionGrid(points)
+    return OperatorLatency(Composition(dense, rows, grid, 4, skew, sizes, spread))
 
 
 @settings(max_examples=25, deadline=None)
-@given(noisy_grids(), skews(), st.lists(batches(), min_size=1, max_size=4))
+@given(noisy_grids(), skews(), st.none() | spreads(), st.lists(batches(), min_size=1, max_size=4))
 def test_every_batch_takes_a_positive_finite_time(
-    points: dict[tuple[int, int, int, int], float], skew: Skew, some: list[Batch]
+    points: dict[tuple[int, int, int, int], float],
+    skew: Skew,
+    spread: Spread | None,
+    some: list[Batch],
 ) -> None:
-    model = latency(points, skew)
+    model = latency(points, skew, spread)
     for batch in some:
         assert 0 < model.seconds(batch) < math.inf
 
 
 @settings(max_examples=25, deadline=None)
-@given(noisy_grids(), st.none() | skews(), batches(), st.integers(1, 60))
+@given(
+    noisy_grids(),
+    st.none() | skews(),
+    st.none() | spreads(),
+    batches(),
+    st.integers(1, 60),
+)
 def test_decode_iterations_at_once_are_those_one_by_one(
-    points: dict[tuple[int, int, int, int], float], skew: Skew | None, batch: Batch, steps: int
+    points: dict[tuple[int, int, int, int], float],
+    skew: Skew | None,
+    spread: Spread | None,
+    batch: Batch,
+    steps: int,
 ) -> None:
     batch = Batch((), batch.decodes, batch.context, batch.context_max, batch.context_min)
     if not batch.decodes:
         batch = Batch((), 3, 3000, 1500, 200)
-    model = latency(points, skew)
+    model = latency(points, skew, spread)
     one_by_one = [model.seconds(batch.after(step)) for step in range(steps)]
     np.testing.assert_allclose(model.decode_seconds(batch, steps), one_by_one, rtol=1e-12)
 
@@ -147,14 +176,14 @@ def test_more_tokens_or_longer_contexts_never_take_less(
 
 
 @settings(max_examples=25, deadline=None)
-@given(lawful_grids(), batches())
+@given(lawful_grids(), st.none() | spreads(), batches())
 def test_unequal_contexts_take_between_the_mean_and_the_longest(
-    points: dict[tuple[int, int, int, int], float], batch: Batch
+    points: dict[tuple[int, int, int, int], float], spread: Spread | None, batch: Batch
 ) -> None:
     if not batch.decodes:
         return
     rows = [SkewRow(0, ("n>0", "sr>0%", "kvB>0", "kp>0"), 0.3)]
-    skewed = latency(points, Skew(rows, 0.3)).seconds(batch)
+    skewed = latency(points, Skew(rows, 0.3), spread).seconds(batch)
     plain = latency(points, None)
     longest = Batch(
         batch.prefills,
