@@ -95,6 +95,11 @@ class RayCrew(Sequence[Member]):
             self._members = self._muster()
         return self._members[index]
 
+    @property
+    def addresses(self) -> list[str]:
+        """Of the nodes of all members; empty until the first of them is asked for."""
+        return [member.address for member in self._members or ()]
+
     def close(self) -> None:
         """End the members and what they hold. May be repeated."""
         members, self._members = self._members or [], None

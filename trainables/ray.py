@@ -26,10 +26,11 @@ STEP_SECONDS = 2.0
 class Trial(tune.Trainable):
     """Pumps one :class:`~trainables.TrialSpec` (``config["spec"]``) to its end.
 
-    Every step reports ``{status, stage, note, identity, node}``, a failed one also ``failure``, the
-    JSON text of ``{class, stage, message, excerpt, suggestion}``. Failures of infrastructure are
-    results too, so that the driver can tell them by class; only the loss of this actor itself is
-    left to Ray.
+    Every step reports ``{status, stage, note, identity, node, addresses}``, where ``addresses`` are
+    those of the nodes of all bundles but the first, once they are known; a failed one also
+    ``failure``, the JSON text of ``{class, stage, message, excerpt, suggestion}``. Failures of
+    infrastructure are results too, so that the driver can tell them by class; only the loss of this
+    actor itself is left to Ray.
     """
 
     @classmethod
@@ -50,7 +51,8 @@ class Trial(tune.Trainable):
         self._pump = TrialPump(spec, self._crew, node=self._node)
 
     def step(self) -> dict[str, Any]:
-        report = self._pump.advance(STEP_SECONDS) | {"node": self._node}
+        report = self._pump.advance(STEP_SECONDS)
+        report |= {"node": self._node, "addresses": self._crew.addresses}
         if report["status"] != "running":
             self.cleanup()
             report["done"] = True

@@ -45,11 +45,23 @@ class Watchdog:
                 return
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal ended a session before it had a result.
+
+    Attributes:
+        signal: Its number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.signal = number
+
+
 class Signals:
     """SIGINT and SIGTERM end a session in order: Ray saves its state, trials are taken down.
 
     While Ray Tune runs, it is asked to stop by the signal it understands; before and after,
-    the signal unwinds our own stack.
+    the signal unwinds our own stack. What leaves it so is :class:`Interrupted`.
     """
 
     def __init__(self) -> None:
@@ -64,9 +76,11 @@ class Signals:
             self.install()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if isinstance(error, KeyboardInterrupt) and self.received is not None:
+            raise Interrupted(self.received) from error
 
     def install(self) -> None:
         """Take the signals (again: starting Ray takes SIGTERM for itself)."""

@@ -19,6 +19,7 @@ from tuner._gain import gain_note
 from tuner._judge import BaselineMissing, judge
 from tuner._ledger import Ledger
 from tuner._view import Counts
+from tuner._words import five_digits
 from tuner.experiment import Experiment, Objective
 
 _EXIT_CODES = {"satisfied": 0, "failed": 1, "exhausted": 3, "budget": 4}
@@ -147,7 +148,7 @@ def print_result(result: RunResult, console: Console) -> None:
                 console.print(f"  {item}")
     for parameters, metrics in result.front:
         told = [name for name in result.headlines or metrics if name in metrics][:4]
-        named = ", ".join(f"{name} {_shown(metrics[name])}" for name in told)
+        named = ", ".join(f"{name} {five_digits(metrics[name])}" for name in told)
         console.print(f"Pareto front: {dict(parameters)}: {named}")
     for note in result.notes:
         console.print(note)
@@ -260,11 +261,7 @@ def _table(lines: Iterable[Line], headlines: Sequence[str] | None = None) -> Tab
         table.add_column(line.what, justify="right")
     for name in names:
         values = [line.metrics.get(name) for line in rows]
-        table.add_row(name, *("" if value is None else _shown(value) for value in values))
+        table.add_row(name, *("" if value is None else five_digits(value) for value in values))
     met = {True: "met", False: "not met", None: ""}
     table.add_row("demand", *(met[line.satisfied] for line in rows))
     return table
-
-
-def _shown(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:.5g}"

@@ -278,7 +278,7 @@ class Session:
             baseline=experiment.trial.baseline(),
             answers=experiment.trial.answers,
             spent=lambda: self._ledger.spent(record.run_id),
-            observe=_ignore if quiet else self._on_event,
+            observe=(lambda _: None) if quiet else self._on_event,
         )
 
     def _on_event(self, event: Event) -> None:
@@ -301,8 +301,9 @@ class Session:
         if self._nodes is not None and self._nodes.located(identity, node, report["stage"]):
             where = self._nodes.whereabouts(identity)
             self.store.log_event({"event": "begun", "trial": identity[:16], **where})
+        if bundles := self._view.spread(report):
+            self.store.log_event({"event": "spread", "trial": identity[:16], "bundles": bundles})
         if self._view.on_report(report):
-            self._terminal.stage_changed(report["identity"])
             self._status.changed()
 
     def _on_tick(self, carrier: Carrier) -> None:
@@ -393,7 +394,3 @@ class Session:
         if self._guide.agreement is not None:
             document["prior"] = self._guide.agreement.to_json()
         return document
-
-
-def _ignore(event: Event) -> None:
-    """A rehearsal of the search against the ledger is nothing to report."""

@@ -9,7 +9,9 @@ from typing import Any
 from cluster import RunLock, RunLockedError
 from tuner._agreement import Agreement
 from tuner._store import RunStore
-from tuner._terminal import describe_parameters
+from tuner._terminal import describe_parameters, ended
+from tuner._tried import called
+from tuner._words import counted
 from tuner.experiment import format_duration
 
 
@@ -53,20 +55,19 @@ def describe_status(status: dict[str, Any]) -> str:
     nodes = status.get("nodes") or {}
     several = nodes.get("living", 0) > 1
     lines += _describe_nodes(nodes, several=several)
+    if status.get("wanted"):
+        lines.append(f"wanted: {status['wanted']}")
+    if status.get("notes"):
+        lines.append(f"for all trials: {'; '.join(status['notes'])}")
     for row in status.get("trials", []):
-        took = "" if row["seconds"] is None else f" ({format_duration(row['seconds'])})"
-        lines.append(
-            f"  #{row['number']} {row['kind']} {row['status']}{took}: {row['what']} -> "
-            f"{row['result']}  [{row['identity'][:16]}]"
-        )
+        name = called(row["number"], row["kind"])
+        lines.append(f"  {name} {ended(row)} <- {row['what']}  [{row['identity'][:16]}]")
     for running in status.get("running", []):
-        where = f" on {running['node']}" if several and running.get("node") else ""
-        lines.append(
-            f"  running: {running['kind']} {running['stage']}{where} for "
-            f"{format_duration(running['stage_s'])}: {running['why']}  [{running['trial']}]"
-        )
+        lines.append(f"  {_describe_running(running, several=several)}")
     if status.get("best") is not None:
-        lines.append(f"best so far: {describe_parameters(status['best'])}")
+        final = status.get("result", {}).get("best") is not None
+        so_far = "" if final else " so far"
+        lines.append(f"best{so_far}: {describe_parameters(status['best'])}")
     if (prior := status.get("prior")) is not None and "result" not in status:
         lines.append(str(Agreement.from_json(prior)))
     if "result" in status:
@@ -78,12 +79,18 @@ def describe_status(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _describe_running(running: dict[str, Any], *, several: bool) -> str:
+    number = f"#{running['number']} " if "number" in running else ""
+    where = f" on {running['node']}" if several and running.get("node") else ""
+    stage = f"{running['stage']}{where} for {format_duration(running['stage_s'])}"
+    return f"{number}{running['kind']} {stage}: {running['why']}  [{running['trial']}]"
+
+
 def _describe_nodes(nodes: dict[str, Any], *, several: bool) -> list[str]:
     """How many there are, and which get no more trials; nothing to tell of one that is well."""
     lines = []
     if several:
-        width = nodes["width"]
-        room = "one trial" if width == 1 else f"{width} trials"
+        room = counted(nodes["width"], "trial")
         lines.append(f"{nodes['living']} nodes, room for {room} at once")
     for one in nodes.get("excluded", []):
         lines.append(

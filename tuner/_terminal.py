@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -12,13 +12,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tuner._campaign import Event
-from tuner._tried import tried
-from tuner._view import Row, RunView
+from tuner._aim import aim
+from tuner._campaign import Event, Ticket
+from tuner._tried import called, tried
+from tuner._view import Row, Running, RunView
 from tuner.experiment import format_duration
 
 _HEARTBEAT_SECONDS = 60.0
+_STAGE_SECONDS = 5.0
+"""Stages that are over sooner are no news."""
 _STYLES = {"measured": "green", "reused": "cyan", "failed": "red", "cancelled": "yellow"}
+_ENDED = {"retry": "failed and is tried again"}
 
 
 class Terminal:
@@ -31,8 +35,10 @@ class Terminal:
         self._view = view
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._live: Live | None = None
-        self._last_line = time.monotonic()
+        self._last_line = view.clock()
         self._lock = threading.Lock()
+        self._stages: dict[str, str] = {}
+        self._notes = 0
 
     def __enter__(self) -> Terminal:
         if self._console.is_terminal:
@@ -43,6 +49,7 @@ class Terminal:
                 transient=True,
             )
             self._live.start()
+        self.say(f"wanted: {self._view.wanted()}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,7 +61,7 @@ class Terminal:
         with self._lock:
             clock = time.strftime("%H:%M:%S", time.gmtime(self._view.elapsed))
             self._console.print(Text(f"[{clock}] ").append(message, style=style))
-            self._last_line = time.monotonic()
+            self._last_line = self._view.clock()
 
     def event(self, event: Event, row: Row | None) -> None:
         """Print what an event means to the user."""
@@ -62,24 +69,61 @@ class Terminal:
         if ticket is None:
             self.say(event.message, "yellow")
             return
-        name = f"#{ticket.proposal.number} {ticket.proposal.kind}"
+        proposal = ticket.proposal
+        name = called(proposal.number, proposal.kind)
         if event.kind == "proposed":
             again = f", attempt {ticket.attempt}" if ticket.attempt > 1 else ""
-            self.say(f"{name} starts{again}: {tried(ticket.proposal)}  [{ticket.identity[:16]}]")
+            self.say(f"{name} starts{again}: {tried(proposal)}")
         elif row is not None:
-            took = "" if row.seconds is None else f" ({format_duration(row.seconds)})"
-            self.say(f"{name} {row.status}{took}: {row.result}", _STYLES.get(row.status, ""))
+            self._stages.pop(ticket.identity, None)
+            said = f"{name} {ended(vars(row))}{_folder(ticket, row)}"
+            self.say(said, _STYLES.get(row.status, ""))
+        if proposal.kind == "baseline" and event.outcome is not None:
+            self._say_demand(event.outcome.metrics)
+        if new := self._view.notes[self._notes :]:
+            self.say(f"for all trials: {'; '.join(new)}")
+            self._notes = len(self._view.notes)
+
+    def _say_demand(self, baseline: Mapping[str, float]) -> None:
+        """What is wanted, if that depends on the baseline."""
+        objective = self._view.objective
+        said = aim(objective, baseline)
+        if said != aim(objective, None):
+            self.say(f"wanted: {said}")
 
     def tick(self) -> None:
-        """Call often: gives a log file a sign of life every minute."""
-        if self._live is None and time.monotonic() - self._last_line > _HEARTBEAT_SECONDS:
-            self.say(" | ".join([_summary(self._view), *_running_lines(self._view)]))
+        """Call often: gives a log file a sign of life every minute, and of long stages."""
+        if self._live is not None:
+            return
+        now = self._view.clock()
+        for running in list(self._view.running.values()):
+            self._say_stage(running, now)
+        if now - self._last_line > _HEARTBEAT_SECONDS:
+            self.say(" | ".join(_progress(self._view)))
+            if running_now := _running_lines(self._view):
+                self.say(f"running: {', '.join(running_now)}")
 
-    def stage_changed(self, identity: str) -> None:
-        """Say a new stage where there is no live panel to show it."""
-        running = self._view.running.get(identity)
-        if self._live is None and running is not None:
-            self.say(f"#{running.ticket.proposal.number} stage {running.stage}")
+    def _say_stage(self, running: Running, now: float) -> None:
+        ticket, stage = running.ticket, running.stage
+        said = self._stages.get(ticket.identity)
+        if stage != said and now - running.stage_since >= _STAGE_SECONDS:
+            self._stages[ticket.identity] = stage
+            name = called(ticket.proposal.number, ticket.proposal.kind)
+            self.say(f"{name} stage {stage} {running.note}".rstrip())
+
+
+def ended(row: Mapping[str, Any]) -> str:
+    """What became of a trial, from its row: ``took 8 s: satisfied: ...``."""
+    took = "" if row["seconds"] is None else format_duration(row["seconds"])
+    if row["status"] == "measured" and took:
+        return f"took {took}: {row['result']}"
+    status = _ENDED.get(row["status"], row["status"])
+    return f"{status}{f' after {took}' if took else ''}: {row['result']}"
+
+
+def _folder(ticket: Ticket, row: Row) -> str:
+    """Of a trial whose logs somebody will look for."""
+    return f"  [{ticket.identity[:16]}]" if row.status in ("failed", "retry") else ""
 
 
 def draw(view: RunView) -> Any:
@@ -91,7 +135,7 @@ def draw(view: RunView) -> Any:
     for running in list(view.running.values()):
         proposal = running.ticket.proposal
         table.add_row(
-            f"#{proposal.number} {proposal.kind}",
+            called(proposal.number, proposal.kind),
             f"{running.stage} {running.note}".strip(),
             format_duration(now - running.stage_since),
             tried(proposal),
@@ -100,19 +144,19 @@ def draw(view: RunView) -> Any:
 
 
 def _summary(view: RunView) -> str:
+    return " | ".join([view.name, f"elapsed {format_duration(view.elapsed)}", *_progress(view)])
+
+
+def _progress(view: RunView) -> list[str]:
     counts = view.counts
-    parts = [
-        view.name,
-        f"{counts.measured} measured, {counts.reused} reused, {counts.failed} failed",
-        f"elapsed {format_duration(view.elapsed)}",
-    ]
+    parts = [f"{counts.measured} measured, {counts.reused} reused, {counts.failed} failed"]
     remaining = view.remaining_seconds()
     if remaining is not None:
         parts.append(f"about {format_duration(remaining)} to go")
     best = view.best()
     if best is not None:
         parts.append(f"best so far: {describe_parameters(best.parameters)}")
-    return " | ".join(parts)
+    return parts
 
 
 def describe_parameters(parameters: Any) -> str:
@@ -130,7 +174,7 @@ def describe_parameters(parameters: Any) -> str:
 def _running_lines(view: RunView) -> list[str]:
     now = view.clock()
     return [
-        f"#{running.ticket.proposal.number} {running.stage} {running.note}".strip()
+        f"#{running.ticket.proposal.number} {running.stage} {running.note}".rstrip()
         + f" for {format_duration(now - running.stage_since)}"
         for running in list(view.running.values())
     ]

@@ -86,8 +86,7 @@ def carry_out(job: Job, *, restore: bool) -> bool:
     """
     os.environ.update(_SETTINGS)
     searcher = TuneSearcher.bind(job.key, job.strategy, job.to_config, job.to_outcome, job.has_room)
-    _JOBS[job.key] = job
-    loop = _LOOPS[job.key] = _Loop()
+    loop = _LOOPS[job.key] = _Loop(job)
     try:
         experiment = _newest(job.folder)
         whole = restore and experiment is not None and snapshot_fault(experiment) is None
@@ -95,7 +94,6 @@ def carry_out(job: Job, *, restore: bool) -> bool:
             tuner = job.storage.do(lambda: _tuner(job, searcher, experiment if whole else None))
             _fit(tuner, loop)
     finally:
-        _JOBS.pop(job.key, None)
         _LOOPS.pop(job.key, None)
         TuneSearcher.unbind(job.key)
     if searcher.fault is not None:
@@ -188,13 +186,14 @@ def _trial_dirname(trial: Any) -> str:
 
 @dataclass
 class _Loop:
-    """Where Ray's loop is.
+    """Where Ray's loop of a job is.
 
     Attributes:
         steps: Begun ones.
         whole: Those of them that came to their end.
     """
 
+    job: Job
     steps: int = 0
     whole: int = 0
 
@@ -204,7 +203,6 @@ class _Loop:
         return self.steps == self.whole > 0
 
 
-_JOBS: dict[str, Job] = {}
 _LOOPS: dict[str, _Loop] = {}
 
 
@@ -218,11 +216,10 @@ class _Hooks(tune.Callback):
         return _Hooks, (self._key,)
 
     def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
-        loop, job = _LOOPS.get(self._key), _JOBS.get(self._key)
-        if loop and job:
+        if loop := _LOOPS.get(self._key):
             loop.steps += 1
             if loop.steps == 1:
-                job.on_begin()
+                loop.job.on_begin()
         if iteration == 0:
             for trial in trials:
                 if not trial.is_finished():
@@ -237,18 +234,17 @@ class _Hooks(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
     ) -> None:
-        if job := _JOBS.get(self._key):
-            job.on_report(result)
+        if loop := _LOOPS.get(self._key):
+            loop.job.on_report(result)
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-        if job := _JOBS.get(self._key):
-            job.on_tick()
         if loop := _LOOPS.get(self._key):
+            loop.job.on_tick()
             loop.whole += 1
 
     def _tell(self, news: TrialNews, trial: Any) -> None:
-        if job := _JOBS.get(self._key):
-            job.on_trial(news, trial.config)
+        if loop := _LOOPS.get(self._key):
+            loop.job.on_trial(news, trial.config)
 
 
 class _Scheduler(FIFOScheduler):
@@ -282,8 +278,8 @@ class _Scheduler(FIFOScheduler):
             self._controller = controller
             _spare(controller._checkpoint_manager)
         self._over = [trial for trial in self._over if not _forget(controller, trial)]
-        job = _JOBS.get(self._key)
-        given_up = job.given_up() if job else ()
+        loop = _LOOPS.get(self._key)
+        given_up = loop.job.given_up() if loop else ()
         if given_up:
             for trial in list(controller.get_live_trials()):
                 waits = trial.status == trial.PENDING

@@ -11,6 +11,7 @@ from typing import Any
 
 from searchers import Outcome, Proposal
 from trainables import figure
+from tuner._aim import aim
 from tuner._campaign import Campaign, Event, Ticket
 from tuner._judge import BaselineMissing, judge
 from tuner._phases import PHASES, Phase, phase_of
@@ -30,6 +31,7 @@ class Running:
         address: Of that host in the cluster.
         resource: Which of :data:`DEVICES` it holds.
         devices: How many of them, on all its nodes together; 0 until it has reported.
+        spread: Whether it is known on which nodes all its bundles are.
         counted: Until when its time has been added to :attr:`RunView.device_seconds`.
     """
 
@@ -42,6 +44,7 @@ class Running:
     address: str = ""
     resource: str = "CPU"
     devices: float = 0.0
+    spread: bool = False
     counted: float = 0.0
 
 
@@ -94,6 +97,7 @@ class RunView:
         failures: Attempts of this session that failed, by class of failure.
         device_seconds: Time that trials of this session held devices, by what they did.
         resource: Which of :data:`DEVICES` the trials hold.
+        notes: How engines are simulated, as far as trials have told.
         judged: What is said of each measured candidate, by its identity.
         last: What is said of the candidate measured last.
     """
@@ -111,6 +115,7 @@ class RunView:
     failures: Counter[str] = field(default_factory=Counter)
     device_seconds: dict[Phase, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     resource: str = "CPU"
+    notes: list[str] = field(default_factory=list)
     judged: dict[str, Judged] = field(default_factory=dict)
     last: Judged | None = None
 
@@ -139,6 +144,8 @@ class RunView:
         self._count(event)
         if event.kind == "measured" and seconds is not None:
             self._durations.append(seconds)
+        if event.outcome is not None:
+            self._hear(event.outcome)
         result = self.describe(ticket.proposal, event.outcome)
         proposal = ticket.proposal
         row = Row(
@@ -173,6 +180,20 @@ class RunView:
         running.stage, running.stage_since = report["stage"], self.clock()
         return True
 
+    def spread(self, report: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What a trial of several bundles holds where, when that becomes known: ``{address,
+        resources}`` of each."""
+        running = self.running.get(report["identity"])
+        if running is None or running.spread or not report.get("addresses"):
+            return []
+        running.spread = True
+        addresses = [report["node_ip"], *report["addresses"]]
+        bundles = report["config"]["placement"]["bundles"]
+        return [
+            {"address": address, "resources": bundle["resources"]}
+            for address, bundle in zip(addresses, bundles, strict=True)
+        ]
+
     def describe(self, proposal: Proposal, outcome: Outcome | None) -> str:
         """The result of a trial in a few words."""
         if outcome is None:
@@ -181,7 +202,7 @@ class RunView:
             failure = outcome.data.get("failure", {})
             return f"{failure.get('class', 'failed')}: {outcome.error}"
         if outcome.status == "cancelled":
-            return "cancelled: its answer is known without it"
+            return "its answer is known without it"
         if proposal.kind == "analysis":
             return f"{len(outcome.data.get('ranking', ()))} groups of layers ranked"
         if proposal.kind == "baseline":
@@ -194,23 +215,39 @@ class RunView:
         except BaselineMissing:
             return "held until the baseline is measured"
         noted = "note" in outcome.data
-        parts = [str(check) for check in judgement.checks if check.value is not None or not noted]
+        stopped = "stopped" in outcome.data
+        held = [check for check in judgement.checks if check.value is not None or not noted]
         named = [*self.objective.maximize, *self.objective.minimize]
-        parts[:0] = [self._metric(name, outcome.metrics) for name in named]
-        if note := outcome.data.get("note"):
-            parts.append(str(note))
+        parts = [self._metric(name, outcome.metrics) for name in named]
+        parts += [
+            self._metric(check.metric, outcome.metrics) if check.ok else str(check)
+            for check in held
+            if not (check.ok and stopped)
+        ]
+        parts = [*dict.fromkeys(parts), *self._note(outcome)]
         verdict = "satisfied" if judgement.satisfied else "not satisfied"
-        if judgement.satisfied and "stopped" in outcome.data:
+        if judgement.satisfied and stopped:
             verdict = "cannot win"
         return f"{verdict}: {', '.join(parts)}"
 
     def _part(self, outcome: Outcome) -> str:
         """What a part of an answer did, such as one instance alone: no demand is held to it."""
         known = [key for key in self._wanted() if key in outcome.metrics]
-        parts = [self._metric(key, outcome.metrics) for key in known]
-        if note := outcome.data.get("note"):
-            parts.append(str(note))
+        parts = [self._metric(key, outcome.metrics) for key in known] + self._note(outcome)
         return ", ".join(parts) or "measured"
+
+    def _hear(self, outcome: Outcome) -> None:
+        """Take in how an engine is simulated, which is the same for most trials."""
+        if "simulation" in outcome.data:
+            stages = [f"{run['stage']}: " for run in outcome.data.get("runs", ())]
+            own = ("given up (", *stages)
+            said = [one for one in _noted(outcome) if not one.startswith(own)]
+            self.notes += [one for one in said if one not in self.notes]
+
+    def _note(self, outcome: Outcome) -> list[str]:
+        """What is said beside the numbers of this trial alone."""
+        said = "; ".join(one for one in _noted(outcome) if one not in self.notes)
+        return [said] if said else []
 
     def remaining_seconds(self) -> float | None:
         """Estimate from the median duration of this session's trials; None when unknown."""
@@ -219,8 +256,16 @@ class RunView:
             return None
         return rest * statistics.median(self._durations) / max(1, self.width)
 
+    def wanted(self) -> str:
+        """See :func:`tuner._aim.aim`."""
+        return aim(self.objective, self.campaign.baseline if self.campaign else None)
+
     def best(self) -> Proposal | None:
-        return self.campaign.best() if self.campaign else None
+        """The best so far; what is delivered, once that is known."""
+        if self.campaign is None:
+            return None
+        final = self.campaign.final
+        return self.campaign.best() if final is None else final.best
 
     def to_json(self) -> dict[str, Any]:
         """Content of ``status.json`` while the run is under way."""
@@ -233,9 +278,12 @@ class RunView:
             "elapsed_s": round(self.elapsed, 1),
             "remaining_s": self.remaining_seconds(),
             "counts": vars(self.counts),
+            "wanted": self.wanted(),
+            "notes": self.notes,
             "running": [
                 {
                     "trial": running.ticket.identity[:16],
+                    "number": running.ticket.proposal.number,
                     "kind": running.ticket.proposal.kind,
                     "why": tried(running.ticket.proposal),
                     "attempt": running.ticket.attempt,
@@ -314,6 +362,11 @@ class RunView:
 
     def _metric(self, key: str, metrics: Mapping[str, float]) -> str:
         return f"{key} {figure(metrics[key])}" if key in metrics else f"{key} missing"
+
+
+def _noted(outcome: Outcome) -> list[str]:
+    note = outcome.data.get("note")
+    return str(note).split("; ") if note else []
 
 
 def event_record(event: Event, row: Row | None) -> dict[str, Any]:

@@ -21,6 +21,11 @@ def said(parameters: dict[str, Any], why: str) -> str:
         ({"seqs": 64}, "expected gain 3 %", "seqs 64 (expected gain 3 %)"),
         ({"seqs": 64, "block": 16}, "instead of the best so far: seqs 64", None),
         ({"fallback": ["a", "b"]}, "bisection: 2 of 8 layers", None),
+        (
+            {"x": 1, "tp": 2},
+            "expected gain 3 % of output",
+            "x 1, tp 2 (expected gain 3 % of output)",
+        ),
         ({}, "baseline: what all else is compared with", None),
     ],
 )

@@ -93,6 +93,25 @@ def test_running_trials_are_told_with_the_address_of_their_node() -> None:
     assert watched.view.to_json()["running"][0]["node"] == "10.0.0.1"
 
 
+def test_on_which_nodes_a_trial_holds_what_is_told_once() -> None:
+    watched = Watched()
+    watched.begins("t")
+    bundles = [{"resources": {"CPU": 1.0}}, {"resources": {"NPU": 4.0}}]
+    report = {
+        "identity": "t",
+        "node_ip": "10.0.0.1",
+        "addresses": [],
+        "config": {"placement": {"bundles": bundles}},
+    }
+    assert watched.view.spread(report) == []
+    report["addresses"] = ["10.0.0.2"]
+    assert watched.view.spread(report) == [
+        {"address": "10.0.0.1", "resources": {"CPU": 1.0}},
+        {"address": "10.0.0.2", "resources": {"NPU": 4.0}},
+    ]
+    assert watched.view.spread(report) == []
+
+
 def test_counting_twice_counts_once() -> None:
     watched = Watched()
     watched.begins("t")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Sequence
 
 from cluster import ClusterError, RunLockedError
+from tuner._words import counted
 from tuner.cli import (
     _analyze,
     _auto_tune,
@@ -53,15 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: satisfied, or done. 1: failed. 2: bad usage or configuration. 3: exhausted. 4: budget
     spent. 130 and 143: interrupted.
     """
+    from tuner._interruption import Interrupted
     from tuner._run import RunError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does where a locale lacks it
     arguments = _parsed(argv)
     try:
         code: int = arguments.command(arguments)
     except ExperimentError as error:
-        count = len(error.problems)
         print(error, file=sys.stderr)
-        print(f"{count} problem{'s' if count > 1 else ''}; nothing was started", file=sys.stderr)
+        count = counted(len(error.problems), "problem")
+        print(f"{count}; nothing was started", file=sys.stderr)
         return _USAGE
     except (RunError, RunLockedError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -69,9 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return _FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted; resume continues where it stopped", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
     except BrokenPipeError:
         return _FAILED
     return code

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from searchers import Json
+from tuner._words import five_digits
 from tuner.notify._notice import Notice, Progress, Score
 from tuner.notify._words import WORDS, Language, Words
 
@@ -57,7 +58,7 @@ def _title(notice: Notice, words: Words) -> str:
         trial="" if subject is None else words.trials.get(subject.kind, subject.kind),
         trials=_trials(notice.progress, words),
         score="" if notice.score is None else f"{words.comma}{_score(notice.score)}",
-        metric="" if name is None else f"{words.comma}{name} {_number(metrics[name])}",
+        metric="" if name is None else f"{words.comma}{name} {five_digits(metrics[name])}",
         verdict=words.verdicts.get(notice.verdict or "", notice.verdict or ""),
     )
 
@@ -68,17 +69,17 @@ def _about(notice: Notice, words: Words) -> Iterator[str]:
     if subject is not None:
         yield lines["parameters"].format(_parameters(subject.parameters, words))
     if notice.metrics:
-        named = [f"{name} {_number(value)}" for name, value in notice.metrics.items()]
+        named = [f"{name} {five_digits(value)}" for name, value in notice.metrics.items()]
         yield lines["metrics"].format(words.comma.join(named))
     if subject is not None and subject.broken:
         yield lines["broken"].format(words.comma.join(subject.broken))
     if subject is not None and subject.failure is not None:
-        stage = f"{subject.stage}, " if subject.stage else ""
+        stage = f"{subject.stage}{words.comma}" if subject.stage else ""
         yield lines["failure"].format(stage=stage, failure=subject.failure, message=notice.message)
     elif notice.message:
         yield notice.message
     if notice.kind == "best" and notice.score is not None and notice.score.before is not None:
-        yield lines["before"].format(_number(notice.score.before))
+        yield lines["before"].format(five_digits(notice.score.before))
     if notice.died:
         yield lines["died"]
     if notice.known:
@@ -141,7 +142,7 @@ def _trials(progress: Progress, words: Words) -> str:
 
 
 def _score(score: Score) -> str:
-    return f"{score.metric} {_number(score.value)}"
+    return f"{score.metric} {five_digits(score.value)}"
 
 
 def _parameters(parameters: Mapping[str, Json], words: Words) -> str:
@@ -153,10 +154,6 @@ def _parameters(parameters: Mapping[str, Json], words: Words) -> str:
         for name, value in parameters.items()
     ]
     return words.comma.join(parts) or words.lines["defaults"]
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100_000 else f"{value:.5g}"
 
 
 def _time(seconds: float, words: Words) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tuner._words import counted
 from tuner.experiment import format_duration
 from tuner.report._data import Json, RunData, Trial, parameters_text, repeats, shown
 from tuner.report._parts import Cell, Fact, Table, Tone
@@ -190,7 +191,7 @@ def _demand_facts(run: RunData) -> list[Fact]:
 def _fallback_facts(run: RunData, fallen: Sequence[str]) -> list[Fact]:
     analysis = run.of_kind("analysis")
     ranking = [] if analysis is None else analysis.data.get("ranking", [])
-    layers = f"{len(fallen)} layer{'' if len(fallen) == 1 else 's'}"
+    layers = counted(len(fallen), "layer")
     if not ranking:
         return [Fact("falls back", layers)]
     steps = sum(set(fallen).issuperset(step["layers"]) for step in ranking)

@@ -65,7 +65,7 @@ def phase_hours(run: RunData) -> dict[str, float]:
     begun = min((one.begun for one in run.attempts), default=0.0)
     ended = max((one.ended for one in run.attempts), default=0.0)
     there = _most_at_once(run, trials) * (ended - begun) / 3600
-    hours["idle"] = max(0.0, there - sum(hours.values()))
+    hours["idle"] = max(0.0, round(there - sum(hours.values()), 9))
     return hours
 
 

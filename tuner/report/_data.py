@@ -23,6 +23,7 @@ class Attempt:
         started: When a node took it, seconds since the epoch; None: not known, or never.
         address: Of that node in the cluster.
         devices: That it held on all its nodes together; None: not known.
+        places: Devices that it held, by address of their node; empty: not known one by one.
         failure: As of :class:`Trial`.
     """
 
@@ -36,6 +37,7 @@ class Attempt:
     started: float | None = None
     address: str = ""
     devices: float | None = None
+    places: Mapping[str, float] = field(default_factory=dict)
     failure: Mapping[str, Json] | None = None
 
     @property
@@ -241,11 +243,6 @@ def shown(value: Json, digits: int = 4) -> str:
 def shortened(text: str, most: int) -> str:
     """The beginning of a text that would make its place too big."""
     return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
-
-
-def counted(number: int, what: str) -> str:
-    """``1 trial``, ``2 trials``."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def exact(value: Json) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+
+from rich.cells import cell_len
 
 from cluster import write_atomic
 from tuner.report._parts import Chart, Page
@@ -11,6 +14,12 @@ from tuner.report._vega import VEGA_LITE
 
 _WIDTH = 720
 _SCALE = 2.0
+_FONT = "sans-serif"
+_CHINESE_FONT = (
+    '"Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei", '
+    '"WenQuanYi Micro Hei", "WenQuanYi Zen Hei", sans-serif'
+)
+"""Where it has to be named: else letters that the usual font lacks are taken from any other."""
 
 
 def export_charts(page: Page, folder: Path) -> list[Path]:
@@ -34,8 +43,9 @@ def export_charts(page: Page, folder: Path) -> list[Path]:
 
 def _alone(chart: Chart) -> dict[str, Any]:
     """The chart with a title and a width of its own."""
+    said = json.dumps(chart.spec, ensure_ascii=False) + chart.title
     config = {
-        "font": "sans-serif",
+        "font": _FONT if cell_len(said) == len(said) else _CHINESE_FONT,
         "view": {"stroke": None},
         "axis": {"gridColor": "#e3e7ec"},
         "axisX": {"labelFlush": False, "labelOverlap": "greedy", "tickCount": 8},

@@ -102,19 +102,33 @@ def _attempts(events: Iterable[Mapping[str, Json]], sessions: Sequence[float]) -
         ):
             gone = max(before.begun, heard) if before.begun < session else now
             ended.append(replace(before, ended=gone, status="lost"))
-            before = running[identity] = replace(before, begun=now, started=None)
+            before = running[identity] = replace(before, begun=now, started=None, places={})
         if kind == "proposed":
             running[identity] = Attempt(
                 event["number"], event["kind"], identity, now, now, "running"
             )
         elif kind == "begun" and before is not None:
             running[identity] = _located(before, event)
+        elif kind == "spread":
+            if before is not None:
+                running[identity] = replace(before, places=_places(event))
         elif before is not None:
             del running[identity]
             failure = event.get("failure")
             ended.append(replace(before, ended=now, status=kind, failure=failure))
     under_way = [replace(attempt, ended=last) for attempt in running.values()]
     return sorted([*ended, *under_way], key=lambda attempt: attempt.begun)
+
+
+def _places(event: Mapping[str, Json]) -> dict[str, float]:
+    """Devices by address; a node that has none of them leads, and no more."""
+    bundles = [(str(one["address"]), one["resources"]) for one in event["bundles"]]
+    device = next((name for name in DEVICES if any(held.get(name) for _, held in bundles)), "CPU")
+    found: dict[str, float] = {}
+    for address, held in bundles:
+        if held.get(device):
+            found[address] = found.get(address, 0.0) + float(held[device])
+    return found
 
 
 def _located(attempt: Attempt, event: Mapping[str, Json]) -> Attempt:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from tuner._gantt import Bar, lanes, spread, utilisation
+from tuner._words import counted
 from tuner.report._data import (
     Attempt,
     Json,
     RunData,
     Trial,
-    counted,
     device_unit,
     shown,
     time_unit,
@@ -22,6 +22,7 @@ from tuner.report._parts import COLOURS, Block, Cell, Chart, Table, Text, Tone, 
 
 _MOST_BARS = 1000
 _MOST_ROWS = 1000
+_ELSEWHERE = "failed elsewhere"
 _GAP = 0.35
 """Between the bands of two nodes, in parts of the thinnest bar."""
 _HIGHEST = 900
@@ -64,8 +65,8 @@ def devices_of(attempt: Attempt, trial: Trial | None) -> float:
 def node_bars(run: RunData) -> list[Bar]:
     """A bar for each attempt on each node that is known to have held a part of it.
 
-    Where all instances of a failed trial were is not known; its bar is on the node where it
-    failed, else on that of its first bundle, and holds no devices there.
+    Where all instances of a failed trial were may not be known; then its bar is on the node where
+    it failed, else on that of its first bundle, and holds no devices there.
     """
     trials = {trial.identity: trial for trial in run.trials}
     bars: list[Bar] = []
@@ -73,23 +74,31 @@ def node_bars(run: RunData) -> list[Bar]:
         if attempt.started is None or not attempt.address:
             continue
         trial = trials.get(attempt.identity)
-        places = _places(trial) if attempt.status == "measured" and trial is not None else {}
+        places = _places_of(attempt, trial)
         known = bool(places) or run.trial_type != "disaggregated"
-        at = _stood(attempt)
-        bars += spread(
-            Bar(
-                attempt.number,
-                attempt.kind,
-                at,
-                at,
-                devices_of(attempt, trial) if known else 0.0,
-                attempt.started,
-                attempt.ended,
-                _became(attempt, trial),
-            ),
-            places,
+        at, became = _stood(attempt), _became(attempt, trial)
+        bar = Bar(
+            attempt.number,
+            attempt.kind,
+            at,
+            at,
+            devices_of(attempt, trial) if known else 0.0,
+            attempt.started,
+            attempt.ended,
+            became,
         )
+        found = spread(bar, places)
+        if became == "failed" and at in {one.node for one in found}:
+            found = [one if one.node == at else replace(one, status=_ELSEWHERE) for one in found]
+        bars += found
     return bars
+
+
+def _places_of(attempt: Attempt, trial: Trial | None) -> dict[tuple[str, str], float]:
+    """Devices by address and role; what was measured tells most."""
+    if attempt.status == "measured" and trial is not None and (places := _places(trial)):
+        return places
+    return {(address, ""): devices for address, devices in attempt.places.items()}
 
 
 def _stood(attempt: Attempt) -> str:
@@ -162,7 +171,7 @@ def _gantt(run: RunData, bars: Sequence[Bar]) -> Chart:
     ]
     note = (
         f"A band for each node; a bar is as high as the {run.resource}s it held there. "
-        "A failed trial stands where it failed."
+        "What failed is darkest where it did."
     )
     crowded = height / len(bases) < _LABEL_HEIGHT
     names = dict(zip(bases, centres, strict=True))
@@ -262,7 +271,7 @@ def _table(run: RunData, bars: Sequence[Bar]) -> Table:
         held = sum(bar.devices * bar.seconds for bar in mine)
         most = _most(bars, node)
         share = held / (most * span) if most else None
-        trials = {bar.number for bar in mine if bar.status != "failed"}
+        trials = {bar.number for bar in mine if bar.status not in ("failed", _ELSEWHERE)}
         failed = {(bar.number, bar.begun) for bar in mine if bar.status == "failed"}
         rows.append(
             [
@@ -320,13 +329,21 @@ def _whereabouts(run: RunData) -> Table:
             [
                 Cell(f"#{attempt.number}", sort=attempt.number),
                 Cell(attempt.kind),
-                Cell(where(trial if attempt.status == "measured" else None, _stood(attempt))),
+                Cell(_where(attempt, trial)),
                 Cell(took(attempt.carried), sort=attempt.carried),
                 Cell("failed, repeated" if attempt.status == "retry" else became, tone),
             ]
         )
     heads = ["trial", "kind", "where", "took", "outcome"]
     return Table(heads, rows, "Which trial ran where", folded=len(rows) > 8)
+
+
+def _where(attempt: Attempt, trial: Trial | None) -> str:
+    at = _stood(attempt)
+    if attempt.status == "measured":
+        return where(trial, at)
+    others = sorted(attempt.places.keys() - {at}, key=_by_number)
+    return f"{at}; also {', '.join(others)}" if others else at
 
 
 def where(trial: Trial | None, address: str) -> str:

@@ -13,9 +13,12 @@ from itertools import groupby
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from rich.cells import cell_len
 
 from tuner.report._parts import Block, Page
 from tuner.report._vega import charts_code
+
+_LONG, _LONGER = 14, 100
 
 
 def render(page: Page, *, live: str = "") -> str:
@@ -60,12 +63,20 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["by_kind"] = _by_kind
+    environment.filters["room"] = _room
     return environment
 
 
 def _by_kind(blocks: Sequence[Block]) -> Iterable[tuple[str, list[Block]]]:
     for kind, group in groupby(blocks, key=lambda block: type(block).__name__):
         yield kind, list(group)
+
+
+def _room(text: str) -> str:
+    """The class of a cell that would be too narrow: Chinese letters, which are as wide as two
+    others, may break anywhere."""
+    width = cell_len(text)
+    return "longer" if width > _LONGER else "long" if width > _LONG else ""
 
 
 def _json(value: object) -> Markup:

@@ -18,6 +18,7 @@ COLOURS = {
     "given up": "#8c96a3",
     "not judged": "#4c78c8",
     "failed": "#d64550",
+    "failed elsewhere": "#e9a7ac",
     "cancelled": "#9a77bd",
     "running": "#4c78c8",
     "starting": "#e0a83a",

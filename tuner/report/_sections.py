@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import yaml
 
+from tuner._words import counted
 from tuner.report._answer import comparison, facts, headline, metric_names, tone_of
 from tuner.report._cost import cost_blocks
 from tuner.report._data import (
@@ -16,7 +17,6 @@ from tuner.report._data import (
     Json,
     RunData,
     Trial,
-    counted,
     exact,
     parameters_text,
     shortened,

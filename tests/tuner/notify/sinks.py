@@ -43,7 +43,7 @@ class HttpSink:
 
     def wait_for(self, condition: Callable[[HttpSink], Any]) -> None:
         with self.arrived:
-            assert self.arrived.wait_for(lambda: condition(self), 60), self.received
+            assert self.arrived.wait_for(lambda: condition(self), 120), self.received
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         message = await request.json()
@@ -107,11 +107,11 @@ def http_sink() -> Iterator[HttpSink]:
         await runner.cleanup()
 
     with _loop() as loop:
-        runner = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+        runner = asyncio.run_coroutine_threadsafe(start(), loop).result(120)
         try:
             yield sink
         finally:
-            asyncio.run_coroutine_threadsafe(stop(runner), loop).result(30)
+            asyncio.run_coroutine_threadsafe(stop(runner), loop).result(120)
 
 
 class SmtpSink:
@@ -145,7 +145,7 @@ def smtp_sink() -> Iterator[SmtpSink]:
     sink = SmtpSink()
     with _loop() as loop:
         serving = loop.create_server(lambda: SMTP(sink, loop=loop), "127.0.0.1", 0)
-        server = asyncio.run_coroutine_threadsafe(serving, loop).result(30)
+        server = asyncio.run_coroutine_threadsafe(serving, loop).result(120)
         sink.port = server.sockets[0].getsockname()[1]
         try:
             yield sink

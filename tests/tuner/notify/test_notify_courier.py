@@ -28,7 +28,7 @@ def notice(kind: Kind, message: str = "") -> Notice:
 
 
 def webhook(url: str, **options: Any) -> WebhookOptions:
-    return WebhookOptions.model_validate({"url": url, "timeout": 5, **options})
+    return WebhookOptions.model_validate({"url": url, "timeout": 60, **options})
 
 
 def courier(
@@ -133,7 +133,7 @@ def test_a_service_that_hangs_delays_nobody(sink: HttpSink) -> None:
     sink.answer = lambda message: next(hangs, {}) if message["message"] == "bad" else {}
     said: list[str] = []
     way = courier(
-        webhook(f"{sink.url}/a", kinds=["failed"], timeout=0.2, retries=0),
+        webhook(f"{sink.url}/a", kinds=["failed"], timeout=1.5, retries=0),
         webhook(f"{sink.url}/b", kinds=["best"]),
         webhook(f"{sink.url}/c", kinds=["failed"], fallback=True),
         said=said,
@@ -144,7 +144,7 @@ def test_a_service_that_hangs_delays_nobody(sink: HttpSink) -> None:
     sink.wait_for(lambda sink: sink.kinds.count("best") == 20)
     way.close()
     assert [one["path"] for one in sink.received if one["json"]["kind"] == "failed"] == ["/a", "/c"]
-    assert "no answer within 0.2 s" in said[0]
+    assert "no answer within 1.5 s" in said[0]
 
 
 def test_a_send_that_never_returns_is_given_up_and_not_sent_twice() -> None:
@@ -154,7 +154,7 @@ def test_a_send_that_never_returns_is_given_up_and_not_sent_twice() -> None:
 
     def hang(message: Notice) -> None:
         started.append(message.message)
-        assert released.wait(60)
+        assert released.wait(240)
 
     channel, spare = Scripted(hang, timeout=0.1, retries=3), Scripted(lambda message: None,
                                                                       fallback=True)  # fmt: skip
@@ -174,13 +174,13 @@ def test_posting_to_a_dead_channel_takes_no_time_and_drops_what_can_be_spared() 
 
     def wait(message: Notice) -> None:
         busy.set()
-        assert released.wait(60)
+        assert released.wait(240)
 
     channel = Scripted(wait, timeout=60)
     said: list[str] = []
     way = Courier([channel], said.append, room=5)
     way.post(notice("start", "start"))
-    assert busy.wait(30)
+    assert busy.wait(120)
     for number in range(3):
         way.post(notice("best", f"best {number}"))
     for number in range(50):
@@ -199,12 +199,12 @@ def test_a_newer_heartbeat_takes_the_place_of_one_that_waits() -> None:
 
     def wait(message: Notice) -> None:
         busy.set()
-        assert released.wait(60)
+        assert released.wait(240)
 
     channel = Scripted(wait, timeout=60)
     way = Courier([channel], [].append)
     way.post(notice("start", "start"))
-    assert busy.wait(30)
+    assert busy.wait(120)
     for number in range(1000):
         way.post(notice("heartbeat", str(number)))
     released.set()

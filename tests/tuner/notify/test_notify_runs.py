@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,14 @@ def assert_no_secret(folder: Path) -> None:
                 assert secret.encode() not in content, file
 
 
+def command_line(process: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
 GRID: dict[str, Any] = {
-    "trial": {"optimum": {"x": 3}, "seconds": 0.4},
+    "trial": {"optimum": {"x": 3}, "seconds": 0.8, "stages": ["measure"]},
     "objective": {"expectations": [], "maximize": "score"},
     "search": {"type": "grid", "space": {"x": {"type": "int", "low": 0, "high": 5}}},
 }
@@ -58,6 +65,7 @@ def test_a_run_is_told_and_dead_channels_change_nothing(
             "url": "${SINK}/good/${TOKEN}",
             "headers": {"Authorization": "Bearer ${TOKEN}"},
             "heartbeat": {"time": 0.3, "trials": 2},
+            "timeout": 60,
         },
         {"type": "feishu", "webhook": "${SINK}/feishu/${TOKEN}", "secret": "${SIGNING}"},
         {"type": "webhook", "url": "http://no-such-host.invalid/${TOKEN}", "timeout": 2},
@@ -72,7 +80,7 @@ def test_a_run_is_told_and_dead_channels_change_nothing(
     it = Run("run", file, "--json", storage=tmp_path, environment=environment)
     it.until(lambda it: it.measured())
     tree = [psutil.Process(it.process.pid), *psutil.Process(it.process.pid).children(True)]
-    lines = "".join(" ".join(one.cmdline()) for one in tree if one.is_running())
+    lines = "".join(map(command_line, tree))
     assert it.wait() == 0, it.said()
     assert it.result()["best"] == {"x": 3}
     assert it.result()["failed"] == 0 and len(ledger(it.folder)) == it.result()["trials_run"]
@@ -109,7 +117,7 @@ def test_killed_and_resumed_a_worse_one_is_never_a_new_best(tmp_path: Path, sink
     environment = SECRETS | {"SINK": sink.url}
     file = write_experiment(tmp_path, **GRID, notify=[channel])
     first = Run("run", file, storage=tmp_path, environment=environment)
-    first.until(lambda it: len(it.measured()) >= 5 and it.running_stage() is not None)
+    first.until(lambda it: len(it.measured()) >= 5 and it.hold())
     first.signal(signal.SIGKILL)
     first.wait()
     before = len(sink.received)
@@ -149,9 +157,9 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, sink: HttpSink) ->
         tmp_path, **GRID, notify=[{"type": "webhook", "url": "${SINK}", "kinds": ["done"]}]
     )
     it = Run("run", file, storage=tmp_path, environment={"SINK": sink.url})
-    it.until(lambda it: it.measured())
+    it.until(lambda it: it.measured() and it.hold())
     it.signal(signal.SIGINT)
-    assert it.wait(60) == 130
+    assert it.wait() == 130
     (message,) = [one["json"] for one in sink.received]
     assert message["verdict"] == "interrupted"
     assert f"python -m tuner resume {it.folder}" in message["text"]

@@ -31,6 +31,7 @@ class Folder:
         self.store.save_record(record)
         self.ledger = Ledger(path / "ledger.jsonl")
         self.number = 0
+        self.spread: list[Json] = []
         self.rows: list[dict[str, Json]] = []
         self.status: dict[str, Json] = {"name": path.name, "state": "satisfied", "counts": {}}
 
@@ -86,9 +87,12 @@ class Folder:
         kind: str = "candidate",
         status: str = "failed",
         on: str | None = None,
+        also: Mapping[str, int] = {},
     ) -> None:
-        """A trial that failed, or is repeated as its ``status`` may say, led from a node."""
+        """A trial that failed, or is repeated as its ``status`` may say; led ``on`` a node."""
         held = None if on is None else (on, 2)
+        bundles = [(on, {"CPU": 1.0}), *((at, {"NPU": float(n)}) for at, n in also.items())]
+        self.spread = [{"address": at, "resources": one} for at, one in bundles] if also else []
         self._told(self._identity(), kind, status, str(failure.get("message")), failure, held=held)
 
     def heard(self, message: str) -> None:
@@ -143,11 +147,13 @@ class Folder:
         events: Sequence[Mapping[str, Json]] = (
             {"ts": begun, "event": "proposed", "message": "", "failure": None, **common},
             *([taken] if held else []),
+            {"ts": begun + 8, "event": "spread", "trial": identity[:16], "bundles": self.spread},
             {"ts": begun + 60, "event": status, "message": said, "failure": failure, **common},
         )
         with self.store.events_file.open("a") as stream:
             stream.writelines(json.dumps(event) + "\n" for event in events)
         self.number += 1
+        self.spread = []
 
 
 def serving(name: str = "serving", **more: Json) -> dict[str, Json]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.tuner.report.chinese import chinese_run
 from tests.tuner.report.folders import KINDS, Folder, hostile_run, rates, serving, serving_run
 from tuner.report import ReportServer, comparison_page, read_run, write_page, write_report
 
@@ -28,7 +29,7 @@ def empty_run(path: Path) -> Path:
     return Folder(path, serving(path.name)).path
 
 
-RUNS = {**KINDS, "hostile": hostile_run, "empty": empty_run}
+RUNS = {**KINDS, "chinese": chinese_run, "hostile": hostile_run, "empty": empty_run}
 _DRAWN = "path:not(.background), line, text"
 """What a mark of a chart consists of."""
 _LEAST_HEIGHT = 40

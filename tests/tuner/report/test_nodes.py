@@ -55,6 +55,25 @@ def test_each_part_of_a_trial_is_on_its_node(tmp_path: Path) -> None:
     assert all(bar["seconds"] == 54.0 for bar in found)
 
 
+def test_a_failed_trial_is_on_all_nodes_that_it_held(tmp_path: Path) -> None:
+    one, two, bad = NODES
+    folder = Folder(tmp_path / "run", serving("run", trial={"type": "disaggregated"}))
+    device = {"class": "device", "stage": "deploy", "message": "NPU 0 is gone", "node": bad}
+    folder.failed(device, on=one, also={two: 4, bad: 2})
+    folder.failed({"class": "tool", "message": "no router"}, on=one, also={two: 4})
+    path = folder.ends("failed")
+    where = [(bar["name"], bar["node"], bar["what"], bar["devices"]) for bar in bars(path)]
+    assert where == [
+        ("#0 candidate", two, "failed elsewhere", "4 NPU"),
+        ("#0 candidate", bad, "failed", "2 NPU"),
+        ("#1 candidate", two, "failed", "4 NPU"),
+    ]
+    nodes, whereabouts = tables(path, "nodes")
+    failed = [(row[0].text, row[1].text, row[2].text) for row in nodes.rows]
+    assert failed == [(two, "0", "1"), (bad, "0", "1")]
+    assert [row[2].text for row in whereabouts.rows] == [f"{bad}; also {two}", f"{one}; also {two}"]
+
+
 def test_bars_of_two_nodes_are_in_bands_of_their_own(tmp_path: Path) -> None:
     found = bars(cluster_run(tmp_path / "run"))
     bands = {
@@ -191,6 +210,6 @@ def test_the_status_tells_where_trials_run() -> None:
     status = {"name": "r", "state": "running", "storage": "s", "running": [running]}
     several = describe_status({**status, "nodes": {"living": 2, "width": 1, "excluded": []}})
     assert f"candidate deploy on {NODES[0]} for 3 s" in several
-    assert "2 nodes, room for one trial at once" in several
+    assert "2 nodes, room for 1 trial at once" in several
     alone = describe_status({**status, "nodes": {"living": 1, "width": 1, "excluded": []}})
     assert "candidate deploy for 3 s" in alone and "nodes" not in alone

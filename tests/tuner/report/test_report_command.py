@@ -12,15 +12,18 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group
 
 from cluster import RunLock
+from tests.tuner.report.chinese import chinese_run
 from tests.tuner.report.folders import Folder, rates, serving, serving_run
 from tests.tuner.runs import ENVIRONMENT
+from tuner._status import read_status
 from tuner._status_watch import drawn, watch_status
 from tuner.cli import main
 from tuner.cli._report import write_after_run
-from tuner.report import ReportServer
+from tuner.report import ReportServer, export_charts, read_run, report_page
 
 
 def fetch(url: str, host: str | None = None) -> str:
@@ -192,3 +195,37 @@ def test_the_picture_fits_the_terminal_whatever_there_is_to_tell() -> None:
     }  # fmt: skip
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30)
     assert 20 < len(drawn(status, console).plain.splitlines()) <= 30
+
+
+def test_chinese_is_cut_where_the_terminal_ends(tmp_path: Path) -> None:
+    status = read_status(chinese_run(tmp_path / "run"))
+    word = "调度策略"
+    row = {"number": 0, "kind": "candidate", "status": "measured", "seconds": 1.0}
+    row |= {"what": word * 30, "result": f"satisfied: {word} 1", "identity": "i" * 16}
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, height=30)
+    with console.capture() as said:
+        console.print(Group(drawn({**status, "trials": [row]}, console)))
+    lines = said.get().splitlines()
+    assert max(map(cell_len, lines)) <= 60
+    (cut,) = (line for line in lines if "#0" in line)
+    assert cell_len(cut) >= 59 and cut.endswith("…") and f"satisfied: {word} 1" in cut
+
+
+def test_a_terminal_without_chinese_letters_gets_their_numbers(tmp_path: Path) -> None:
+    path = chinese_run(tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-m", "tuner", "status", str(path)],
+        env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("\\u5343\\u95ee")
+
+
+def test_exported_charts_name_a_chinese_font_where_they_need_one(tmp_path: Path) -> None:
+    for run, needed in ((chinese_run, True), (serving_run, False)):
+        page = report_page(read_run(run(tmp_path / run.__name__)))
+        files = export_charts(page, tmp_path / f"{run.__name__}-pictures")
+        drawn = [file.read_text() for file in files if file.suffix == ".svg"]
+        assert any("Noto Sans CJK SC" in text for text in drawn) == needed

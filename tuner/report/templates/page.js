@@ -7,17 +7,17 @@
   let theme = kept || (dark.matches ? "dark" : "light");
   let views = [];
 
-  const colours = () => {
+  const styles = () => {
     const style = getComputedStyle(root);
     return (name) => style.getPropertyValue(name).trim();
   };
 
   function config() {
-    const of = colours();
-    const quiet = { labelColor: of("--dim"), titleColor: of("--dim"), labelFont: "system-ui, sans-serif", titleFont: "system-ui, sans-serif" };
+    const of = styles(), font = of("--sans");
+    const quiet = { labelColor: of("--dim"), titleColor: of("--dim"), labelFont: font, titleFont: font };
     return {
       background: "transparent",
-      font: "system-ui, sans-serif",
+      font,
       view: { stroke: null },
       axis: { ...quiet, gridColor: of("--line"), domainColor: of("--line"), tickColor: of("--line"), titleFontWeight: 500, labelFontSize: 11, titleFontSize: 12 },
       axisX: { labelFlush: false, labelOverlap: "greedy", tickCount: 8 },
