@@ -43,6 +43,7 @@ _STARTED = b"Ray runtime started"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _OWN_ADDRESS = re.compile(r"Local node IP: (\S+)")
 _START_BOUND_S = 120.0
+_STARTS = 3
 _STOP_GRACE_S = 20.0
 _SESSIONS_KEPT = 3
 _LONGEST_TEMP_DIR = 44
@@ -101,10 +102,10 @@ def start_node(options: NodeOptions) -> LocalNode:
     try:
         token_file = node_token(options.token_file, joins=options.join) if options.token else None
         folder = _folder(options.temp_dir)
-        try:
-            return _try_start(options, folder, token_file)
-        except _TimedOut:
-            return _try_start(options, folder, token_file)
+        for _ in range(_STARTS - 1):
+            with suppress(_TimedOut):
+                return _try_start(options, folder, token_file)
+        return _try_start(options, folder, token_file)
     finally:
         lock.close()
 

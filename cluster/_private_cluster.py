@@ -12,8 +12,9 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ _SESSIONS_KEPT = 3
 _LONGEST_TEMP_DIR = 44
 """Ray puts ``session_<date>_<pid>/sockets/plasma_store`` below it; a socket path holds 107."""
 _SHUTDOWN_BOUND_S = 20.0
+_STARTS = 5
+_START_BOUND_S = 180.0
+_LOOK_AGAIN_S = 0.1
 
 
 class ClusterError(RuntimeError):
@@ -109,26 +113,28 @@ class PrivateCluster:
 
 
 def _init(name: str, folder: Path, options: Mapping[str, Any]) -> None:
-    """Start Ray, once more if it fails: on a loaded machine its own 30 s may be too short."""
-    try:
-        _try_init(name, folder, options)
-    except (ValueError, TypeError, AssertionError) as error:
-        raise ClusterError(f"Ray refuses these settings: {error}") from error
-    except Exception:
+    """Start Ray, again where it fails: its raylet gives up after 15 s in which its agent has not
+    come up, which happens on a loaded machine."""
+    for start in range(1, _STARTS + 1):
         try:
             _try_init(name, folder, options)
+        except (ValueError, TypeError, AssertionError) as error:
+            raise ClusterError(f"Ray refuses these settings: {error}") from error
         except Exception as error:
-            raise ClusterError(
-                f"Ray did not start on this machine: {error}. Its logs are in "
-                f"{folder}/session_latest/logs; want of CPU or memory is the usual reason"
-            ) from error
+            if start == _STARTS:
+                raise ClusterError(
+                    f"Ray did not start on this machine: {error}. Its logs are in "
+                    f"{folder}/session_latest/logs; want of CPU or memory is the usual reason"
+                ) from error
+        else:
+            return
 
 
 def _try_init(name: str, folder: Path, options: Mapping[str, Any]) -> None:
     import ray
 
     try:
-        with without_dashboard_process():
+        with without_dashboard_process(), _waiting_for_the_raylet(folder):
             ray.init(
                 address="local",
                 namespace=name,
@@ -142,6 +148,39 @@ def _try_init(name: str, folder: Path, options: Mapping[str, Any]) -> None:
     except BaseException:
         _stop(folder)
         raise
+
+
+@contextmanager
+def _waiting_for_the_raylet(folder: Path) -> Iterator[None]:
+    """Within, ``ray.init`` waits for a raylet as long as that lives, and no longer. Otherwise it
+    waits 30 s in any case."""
+    from ray._private import services
+
+    original = services.get_node
+    deadline = time.monotonic() + _START_BOUND_S
+
+    def get_node(*arguments: Any) -> Any:
+        while True:
+            try:
+                return original(*arguments)
+            except RuntimeError as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not any(_is_raylet(child) for child in _children(folder)):
+                    raise ConnectionError("its raylet ended at once") from error
+            time.sleep(_LOOK_AGAIN_S)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = original
+
+
+def _is_raylet(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.name() == "raylet"
+    return False
 
 
 def _stop(folder: Path) -> None:

@@ -130,8 +130,8 @@ class K8sWorld:
     def block(self, **keys: Any) -> dict[str, Any]:
         """An ``engine`` block; keywords override its keys."""
         variables = {**self.environment, **keys.pop("env_vars", {})}
-        quick = {"startup_timeout": 30, "answer_timeout": 10, "delete_timeout": 15}
-        quick |= {"poll_interval": 0.2, "kubectl_timeout": 10}
+        quick = {"startup_timeout": 300, "answer_timeout": 120, "delete_timeout": 120}
+        quick |= {"poll_interval": 0.2, "kubectl_timeout": 120}
         block = {"type": "mindie-k8s", "folder": str(self.scripts), "env_vars": variables}
         return {**block, **quick, **keys}
 

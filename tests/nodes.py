@@ -31,7 +31,7 @@ import pytest
 from cluster import lease_ports
 
 RAY = str(Path(sys.executable).with_name("ray"))
-_START_S = 90.0
+_START_S = 120.0
 _OWNER = "TUNER_TEST_NODES"
 """In the environment of all processes of a cluster: the process id of the tests."""
 _numbers = itertools.count(2)
@@ -53,7 +53,7 @@ def isolation() -> str | None:
 
 
 def _ip(*words: str) -> str:
-    done = subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=120)
     return done.stdout
 
 
@@ -71,11 +71,16 @@ def remove_leftovers() -> None:
         for line in _ip("netns", "list").splitlines():
             found = re.match(r"nd(\d+)-", line)
             if found and _abandoned(found[1]):
-                _ip("netns", "del", line.split()[0])
+                _remove("netns", line.split()[0])
         for link in json.loads(_ip("-json", "link", "show", "type", "bridge") or "[]"):
             found = re.fullmatch(r"nd(\d+)", link.get("ifname", ""))
             if found and _abandoned(found[1]):
-                _ip("link", "del", link["ifname"])
+                _remove("link", link["ifname"])
+
+
+def _remove(kind: str, name: str) -> None:
+    with suppress(subprocess.CalledProcessError):  # other tests may remove it just now
+        _ip(kind, "del", name)
 
 
 def _abandoned(pid: str) -> bool:
@@ -167,10 +172,8 @@ class Networks:
     def close(self) -> None:
         assert self._bridge is not None
         for namespace in self._namespaces:
-            with suppress(subprocess.CalledProcessError):
-                _ip("netns", "del", namespace)
-        with suppress(subprocess.CalledProcessError):
-            _ip("link", "del", self._bridge)
+            _remove("netns", namespace)
+        _remove("link", self._bridge)
 
 
 class Nodes:
@@ -195,15 +198,16 @@ class Nodes:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         self._networks = networks
-        self._port = lease_ports(1).ports[0]
+        self._lease = lease_ports(1)
 
     @property
     def address(self) -> str:
-        return f"{self._networks.address}:{self._port}"
+        return f"{self._networks.address}:{self._lease.ports[0]}"
 
     def start_head(self, cpus: float = 1) -> Node:
         address = self._networks.address
-        place = ["--head", "--port", str(self._port), "--include-dashboard", "false"]
+        port = str(self._lease.ports[0])
+        place = ["--head", "--port", port, "--include-dashboard", "false"]
         return self._start(address, "", place, {"CPU": cpus}, {}, {})
 
     def add(
@@ -251,11 +255,11 @@ class Nodes:
             "RAY_worker_niceness": "0",
             _OWNER: str(os.getpid()),
         }
-        try:
-            return self._try([*inside, *argv], address, namespace, variables)
-        except RuntimeError:
+        for _ in range(2):
             # Ray gives a node 30 s, which a loaded machine may need longer than.
-            return self._try([*inside, *argv], address, namespace, variables)
+            with suppress(RuntimeError):
+                return self._try([*inside, *argv], address, namespace, variables)
+        return self._try([*inside, *argv], address, namespace, variables)
 
     def _try(
         self, argv: list[str], address: str, namespace: str, variables: Mapping[str, str]
@@ -299,14 +303,14 @@ class Nodes:
         for process in family:
             with suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(list(family), timeout=20)
-        node.process.wait(20)
+        psutil.wait_procs(list(family), timeout=120)
+        node.process.wait(120)
 
     def kill_raylet(self, node: Node) -> None:
         """Ray's server of the node dies; whatever it started is left to itself."""
         node.family()
         node.raylet().kill()
-        node.process.wait(30)
+        node.process.wait(120)
         self.alive.remove(node)
 
     def cut(self, one: Node, other: Node) -> None:
@@ -326,6 +330,7 @@ class Nodes:
         psutil.wait_procs([one for node in self.alive for one in node.family()], timeout=10)
         for node in self._all:
             self._end(node)
+        self._lease.release()
 
 
 @contextmanager

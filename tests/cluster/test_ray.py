@@ -99,6 +99,14 @@ def living(processes: list[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
+def names(processes: list[psutil.Process]) -> set[str]:
+    found = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found.add(process.name())
+    return found
+
+
 @pytest.fixture
 def worker(driver: Driver, run_id: str, tmp_path: Path) -> int:
     """Process id of a Ray worker that owns a family."""
@@ -131,7 +139,7 @@ def test_ray_selects_labels_as_we_do(connection: Connection) -> None:
         if selects(selector, connection.nodes()[0].labels.get(key))
     }
     try:
-        ray.get([groups[chosen].ready() for chosen in expected], timeout=60)
+        ray.get([groups[chosen].ready() for chosen in expected], timeout=240)
         refused = [group.ready() for chosen, group in groups.items() if chosen not in expected]
         ready, _ = ray.wait(refused, num_returns=len(refused), timeout=2)
         assert ready == []
@@ -164,14 +172,14 @@ def test_programs_of_trials_get_neither_rays_environment_nor_its_niceness(
 def test_the_dashboard_comes_up_behind_and_demands_the_token(
     connection: Connection, until: Wait
 ) -> None:
-    until(lambda: connection.dashboard_url, "the dashboard answers", within_s=60)
+    until(lambda: connection.dashboard_url, "the dashboard answers", within_s=240)
     assert connection.dashboard_url is not None
     assert connection.token_file is not None
     request = urllib.request.Request(f"{connection.dashboard_url}/nodes?view=summary")
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(request, timeout=30)
+        urllib.request.urlopen(request, timeout=120)
     request.add_header("Authorization", f"Bearer {connection.token_file.read_text()}")
-    assert urllib.request.urlopen(request, timeout=30).status == 200
+    assert urllib.request.urlopen(request, timeout=120).status == 200
 
 
 def test_other_users_can_neither_read_the_token_nor_reach_the_sockets(
@@ -206,9 +214,9 @@ def test_only_who_has_the_token_may_join_and_leaving_stops_nothing(
         program("-c", JOIN, connection.address, RAY_AUTH_TOKEN_PATH=str(wrong), **soon),
         program("-c", JOIN, connection.address, RAY_AUTH_MODE="disabled", **soon),
     ]
-    assert guest.communicate(timeout=120)[0] == "joined False 1\n"
+    assert guest.communicate(timeout=240)[0] == "joined False 1\n"
     for stranger in strangers:
-        assert "InvalidAuthToken" in stranger.communicate(timeout=120)[0]
+        assert "InvalidAuthToken" in stranger.communicate(timeout=240)[0]
     assert len(connection.nodes()) == 1
 
 
@@ -216,7 +224,7 @@ def test_looking_for_a_cluster_never_finds_a_private_one(
     connection: Connection, program: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     guest = program("-c", JOIN, "auto", RAY_ADDRESS="", RAY_TMPDIR=str(tmp_path))
-    assert guest.communicate(timeout=120)[0].startswith("refused no Ray cluster runs")
+    assert guest.communicate(timeout=240)[0].startswith("refused no Ray cluster runs")
 
 
 def test_a_process_has_one_connection(connection: Connection) -> None:
@@ -245,11 +253,11 @@ def test_closing_ends_the_family_and_all_of_this_ray_but_no_other(
     import ray
 
     processes = psutil.Process(driver.process.pid).children(recursive=True)
-    assert {"raylet", "gcs_server"} <= {process.name() for process in processes}
+    assert {"raylet", "gcs_server"} <= names(processes)
     assert driver.ask("close") == "done"
     vanishes(run_id)
     assert living(processes) == []
-    assert ray.get(ray.remote(num_cpus=1)(lambda: "lives").remote(), timeout=60) == "lives"
+    assert ray.get(ray.remote(num_cpus=1)(lambda: "lives").remote(), timeout=240) == "lives"
     assert connection.nodes()[0].alive
     assert connection.lost is None
     driver.end()
@@ -266,12 +274,13 @@ def test_family_ends_with_the_driver_and_its_run_may_start_again_at_once(
 
 
 def test_family_ends_with_the_raylet_and_the_driver_can_still_leave(
-    driver: Driver, worker: int, run_id: str, vanishes: Wait
+    driver: Driver, worker: int, run_id: str, vanishes: Wait, until: Wait
 ) -> None:
     processes = psutil.Process(driver.process.pid).children(recursive=True)
     assert driver.ask("lost") == "None"
     os.kill(int(driver.ask("raylet")), signal.SIGKILL)
     vanishes(run_id)
-    assert driver.ask("lost").startswith("Ray's process raylet ended unexpectedly")
+    said = "Ray's process raylet ended unexpectedly"
+    until(lambda: driver.ask("lost").startswith(said), "the connection says so")
     assert driver.ask("close") == "done"
     assert living(processes) == []

@@ -19,8 +19,9 @@ FOLLOWED = [
 _SHOWN = ("configs", "benchmarks", "tests", ".tools")
 
 
+@pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("guide", FOLLOWED, ids=lambda guide: str(guide.relative_to(ROOT)))
 def test_its_commands_work_one_after_another(guide: Path, tmp_path: Path) -> None:
     for shown in _SHOWN:
@@ -38,7 +39,7 @@ def test_its_commands_work_one_after_another(guide: Path, tmp_path: Path) -> Non
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=900,
+                timeout=3000,
                 check=False,
             )
             assert done.returncode == 0, f"{block.place}\n{done.stdout}\n{done.stderr}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def write_search(folder: Path, nodes: Nodes, **changes: Any) -> Path:
                 "type": "vllm",
                 "command": [sys.executable],
                 "entrypoint": "split_engine",
-                "startup_timeout": 60,
+                "startup_timeout": 600,
                 "env_vars": {"PYTHONPATH": str(STUBS)},
             },
             "roles": {"decode": {"labels": {"role": "decode"}}},
@@ -80,19 +80,21 @@ def _put(document: dict[str, Any], path: list[str], value: Any) -> None:
     document[path[-1]] = value
 
 
-ONE_SPLIT: Mapping[str, Any] = {
-    "search": {
-        "type": "grid",
-        "space": {
-            "prefill_instances": {"type": "enum", "values": [1]},
-            "decode_instances": {"type": "enum", "values": [1]},
-            "decode.max-num-seqs": {"type": "enum", "values": [8, 16]},
+def one_split(gates: Sequence[Path]) -> Mapping[str, Any]:
+    """Candidates of one prefill and one decode instance, as many as there are gates. The benchmark
+    of each gets to its end once its gate, a file, is gone."""
+    return {
+        "search": {
+            "type": "grid",
+            "space": {
+                "prefill_instances": {"type": "enum", "values": [1]},
+                "decode_instances": {"type": "enum", "values": [1]},
+                "decode.STUB_GATE": {"type": "enum", "values": list(map(str, gates))},
+            },
         },
-    },
-    "trial__benchmark__requests": 200,
-    "trial__benchmark__workload__output_tokens": 20,
-}
-"""Two candidates of one prefill and one decode instance, with benchmarks long enough to be met."""
+        "trial__positions": {"STUB_GATE": "env"},
+        "trial__benchmark__requests": 40,
+    }
 
 
 class Search(Run):
@@ -109,7 +111,7 @@ class Search(Run):
             environment=nodes.environment,
         )
 
-    def conclude(self, timeout: float = 300) -> dict[str, Any]:
+    def conclude(self, timeout: float = 800) -> dict[str, Any]:
         """The result of a run that was satisfied."""
         code = self.wait(timeout)
         print(self.said())
@@ -123,7 +125,7 @@ class Search(Run):
         """Whether a trial's benchmark has got its first answers just now, and goes on."""
         for file in self.folder.glob("trials/*/benchmark-1/windows.jsonl"):
             measured = (file.parents[1] / "measurement.json").exists()
-            lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
+            lines = file.read_text().rpartition("\n")[0].splitlines()
             if not measured and any(json.loads(line)["completed"] for line in lines):
                 return True
         return False
@@ -150,11 +152,11 @@ class Search(Run):
     def told(self, kind: str) -> list[dict[str, Any]]:
         return events(self.folder, kind) if (self.folder / "events.jsonl").exists() else []
 
-    def first_failure(self, timeout: float = 150) -> dict[str, Any]:
+    def first_failure(self, timeout: float = 600) -> dict[str, Any]:
         """What the first trial failed of that fails and is repeated; its event, seconds included.
 
         ``after_s`` says how long this took from the call on.
         """
         before = time.time()
-        (event,) = self.until(lambda run: run.told("retry"), timeout)
+        event, *_ = self.until(lambda run: run.told("retry"), timeout)
         return {**event["failure"], "after_s": round(event["ts"] - before, 1)}

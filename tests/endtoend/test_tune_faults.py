@@ -19,7 +19,7 @@ from tests.endtoend.adder import binary_fallback, write_data, write_plan
 from tests.tiny_qwen3 import write_tiny_qwen3
 from tests.tuner.runs import assert_nothing_left, events, ledger
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
 STUBS = Path(__file__).parents[1] / "stubs"
 
@@ -82,7 +82,7 @@ def tune(
         env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=800,
     )
     print(done.stderr)
     assert "Traceback" not in done.stderr
@@ -203,7 +203,12 @@ def test_a_foreign_server_on_the_port_is_never_evaluated(plan: Path) -> None:
     ("settings", "benchmark", "environment", "word"),
     [
         (["trial.timeouts.quantize=4"], "", {"MSMODELSLIM_STUB_HANG": "true"}, "quantize"),
-        (["trial.evaluation.engine.startup_timeout=3"], "", {"STUB_START_DELAY": "99"}, "3 s"),
+        (
+            ["trial.evaluation.engine.startup_timeout=3"],
+            "",
+            {"STUB_START_DELAY": "999"},
+            "not serve within",
+        ),
         (["trial.evaluation.settings.timeout=4"], "--stub hang", {}, "4 s"),
     ],
     ids=["quantizer", "engine", "benchmark"],

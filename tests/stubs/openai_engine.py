@@ -69,6 +69,7 @@ class Behaviour:
             of them, get status 500.
         cut_after: Tokens after which a stream is cut off, its connection closed.
         record: File to which the body of every completion is appended as a line of JSON.
+        gate: While this file is there, no more completions than ``gate_after`` are answered.
     """
 
     say: str = ""
@@ -95,6 +96,8 @@ class Behaviour:
     fail_count: int = 0
     cut_after: int | None = None
     record: str = ""
+    gate: str = ""
+    gate_after: int = 12
 
     @classmethod
     def of(cls, model: Path, environment: Mapping[str, str]) -> Behaviour:
@@ -193,7 +196,10 @@ class Handler(BaseHTTPRequestHandler):
         if not chat and self.path != "/v1/completions":
             self._error(404, f"there is no {self.path}")
             return
-        number = self.server.count_completion(body) - behaviour.fail_after
+        number = self.server.count_completion(body)
+        while number > behaviour.gate_after and behaviour.gate and Path(behaviour.gate).exists():
+            time.sleep(0.05)
+        number -= behaviour.fail_after
         if behaviour.hang:
             time.sleep(3600)
         time.sleep(behaviour.latency)

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def to_the_end(pump: TrialPump) -> list[dict[str, Any]]:
     reports = [pump.advance(0.2)]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while reports[-1]["status"] == "running":
         assert time.monotonic() < deadline
         reports.append(pump.advance(0.2))
@@ -82,13 +82,13 @@ def test_closing_in_mid_stage_leaves_no_process_and_the_next_pump_continues(fold
 
 
 def test_a_cancelled_trial_ends_within_a_step_and_leaves_no_process(folder: Path) -> None:
-    pump = TrialPump(spec(folder, seconds=60))
+    pump = TrialPump(spec(folder, seconds=600))
     while not find_processes(RUN):
         pump.advance(0.1)
     (folder / CANCEL).touch()
-    started = time.monotonic()
-    assert to_the_end(pump)[-1]["status"] == "cancelled"
-    assert time.monotonic() - started < 20
+    *before, last = to_the_end(pump)
+    assert last["status"] == "cancelled"
+    assert len(before) <= 1
     assert Measurement.read(folder) is None
 
 
@@ -103,7 +103,7 @@ def test_a_failure_says_its_class_and_is_no_measurement(folder: Path) -> None:
 
 
 def test_a_stage_program_that_is_killed_is_a_failure_and_not_a_measurement(folder: Path) -> None:
-    pump = TrialPump(spec(folder, seconds=60))
+    pump = TrialPump(spec(folder, seconds=600))
     while not (stages := [p for p in find_processes(RUN) if "_rehearsal_stage" in p.command]):
         pump.advance(0.1)
     os.kill(stages[-1].pid, signal.SIGKILL)

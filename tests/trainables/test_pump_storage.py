@@ -17,7 +17,7 @@ from trainables import Measurement, TrialPump
 
 
 def until(pump: TrialPump, wanted: str, note: str = "") -> dict[str, Any]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while True:
         report = pump.advance(0.1)
         if report["status"] == wanted and note in report["note"]:

@@ -213,7 +213,7 @@ def test_a_trial_serves_from_the_copy_and_holds_it(
     model: Callable[..., Path], disk: Path, tmp_path: Path
 ) -> None:
     source = model("qwen3")
-    local = {"folder": str(disk), "copies": 1, "space": None, "timeout": 60.0}
+    local = {"folder": str(disk), "copies": 1, "space": None, "timeout": 600.0}
     run = trial(tmp_path, local)
     copy = finish(local_model(run, str(source)))
     assert content(copy) == content(source)
@@ -228,7 +228,7 @@ def test_a_trial_serves_from_the_copy_and_holds_it(
 def test_no_room_is_a_failure_of_the_trial_with_a_suggestion(
     model: Callable[..., Path], disk: Path, tmp_path: Path
 ) -> None:
-    local = {"folder": str(disk), "copies": 1, "space": 10, "timeout": 60.0}
+    local = {"folder": str(disk), "copies": 1, "space": 10, "timeout": 600.0}
     with pytest.raises(TrialFailure, match="no room for a copy") as failure:
         finish(local_model(trial(tmp_path, local), str(model("qwen3"))))
     assert failure.value.failure == "tool" and "local_weights" in failure.value.suggestion
@@ -240,7 +240,7 @@ def test_a_copier_that_waits_too_long_is_ended(
     source = model("qwen3")
     copy = stage(source, disk, MANY)
     lock = copy.parent.with_name(f"{copy.parent.name}.lock")
-    code = "import fcntl,sys,time; f=open(sys.argv[1]); fcntl.flock(f, 2); time.sleep(60)"
+    code = "import fcntl,sys,time; f=open(sys.argv[1]); fcntl.flock(f, 2); time.sleep(600)"
     argv = [sys.executable, "-c", code, str(lock)]
     with subprocess.Popen(argv) as holder:
         try:

@@ -151,7 +151,7 @@ class World:
 
     def run(self, *flags: str, settings: tuple[str, ...] = ()) -> Run:
         started = self.start(*flags, settings=settings)
-        started.wait(240)
+        started.wait(280)
         print(started.said())
         return started
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Run:
                 text=True,
             )
 
-    def wait(self, timeout: float = 120) -> int:
+    def wait(self, timeout: float = 240) -> int:
         """The exit code. What the driver said is in the error if it does not end."""
         try:
             self.stdout, _ = self.process.communicate(timeout=timeout)
@@ -84,7 +85,7 @@ class Run:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def until(self, condition: Callable[[Run], Any], timeout: float = 90) -> Any:
+    def until(self, condition: Callable[[Run], Any], timeout: float = 240) -> Any:
         """Wait until ``condition(self)`` is true while the driver lives; its value."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -100,13 +101,14 @@ class Run:
 
     def running_stage(self) -> psutil.Process | None:
         """A stage program of a trial under way."""
-        for found in find_processes(run_id(self.folder) or "none"):
-            if "_rehearsal_stage" in found.command:
-                return psutil.Process(found.pid)
-        return None
+        return running_stage(self.folder)
+
+    def hold(self) -> psutil.Process | None:
+        """Suspend a stage program of a trial under way, which keeps the run from its end."""
+        return hold(self.folder)
 
 
-def run(*arguments: str | Path, storage: Path, timeout: float = 120) -> Run:
+def run(*arguments: str | Path, storage: Path, timeout: float = 240) -> Run:
     """Start a driver and wait for its end."""
     started = Run(*arguments, storage=storage)
     started.wait(timeout)
@@ -117,8 +119,8 @@ def ledger(folder: Path) -> list[dict[str, Any]]:
     file = folder / "ledger.jsonl"
     if not file.exists():
         return []
-    lines = file.read_text().splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    whole, _, _ = file.read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def run_id(folder: Path) -> str | None:
@@ -128,9 +130,32 @@ def run_id(folder: Path) -> str | None:
         return None
 
 
+def running_stage(folder: Path) -> psutil.Process | None:
+    for found in find_processes(run_id(folder) or "none"):
+        if "_rehearsal_stage" in found.command:
+            with suppress(psutil.NoSuchProcess):
+                return psutil.Process(found.pid)
+    return None
+
+
+def hold(folder: Path) -> psutil.Process | None:
+    """See :meth:`Run.hold`; None where there was none, or it has just ended."""
+    stage = running_stage(folder)
+    if stage is None:
+        return None
+    with suppress(psutil.NoSuchProcess):
+        stage.suspend()
+        while (status := stage.status()) != psutil.STATUS_ZOMBIE:
+            if status == psutil.STATUS_STOPPED:
+                return stage
+            time.sleep(0.01)
+    return None
+
+
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (folder / "events.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+    """Of the whole lines: the driver may just be writing another."""
+    whole, _, _ = (folder / "events.jsonl").read_text().rpartition("\n")
+    return [event for event in map(json.loads, whole.splitlines()) if event["event"] == kind]
 
 
 def assert_nothing_measured_twice(folder: Path) -> None:
@@ -151,7 +176,7 @@ def assert_nothing_left(folder: Path) -> None:
     """No process of the run lives; bounded, since the kernel needs a moment."""
     identity = run_id(folder)
     assert identity is not None
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 120
     while (left := find_processes(identity)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left, [str(process) for process in left]
@@ -160,5 +185,6 @@ def assert_nothing_left(folder: Path) -> None:
 def kill_ray(driver: int) -> None:
     """SIGKILL for every process Ray runs below a driver: all of Ray dies at once."""
     for child in psutil.Process(driver).children(recursive=True):
-        if any(word in " ".join(child.cmdline()) for word in ("raylet", "gcs_server", "ray::")):
-            child.send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            if any(word in " ".join(child.cmdline()) for word in ("raylet", "gcs_server", "ray::")):
+                child.send_signal(signal.SIGKILL)

@@ -133,7 +133,7 @@ def doctor(cluster: Nodes, *words: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **cluster.environment},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
     )
 
 

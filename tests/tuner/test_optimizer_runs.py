@@ -75,7 +75,9 @@ def test_vllm_with_a_candidate_that_cannot_start(tmp_path: Path) -> None:
     assert re.fullmatch(r"data_storage_\d{14}\.csv", table.file.name)
     prefix = [*COLUMNS, *VLLM_FIELDS, *TAIL]
     assert table.columns[: len(prefix)] == prefix
-    assert [row["phase"] for row in table.rows] == ["baseline", *["candidate"] * 4, "verification"]
+    verified = table.of("verification")
+    phases = ["baseline", *["candidate"] * 4, *["verification"] * len(verified)]
+    assert [row["phase"] for row in table.rows] == phases
     baseline, *measured = table.rows
     assert [baseline[name] for name in VLLM_FIELDS] == ["8192", "64", "100", "0"]
     assert {row["num_prompts"] for row in table.of("candidate")} == {"16"}
@@ -94,12 +96,13 @@ def test_vllm_with_a_candidate_that_cannot_start(tmp_path: Path) -> None:
     assert_costs(table, 5000.0)
 
     best = min(table.of("candidate"), key=lambda row: float(row["fitness"]))
-    assert f"--max-num-seqs {best['MAX_NUM_SEQS']}" in delivered(run, "serve.sh")
+    assert verified[0]["MAX_NUM_SEQS"] == best["MAX_NUM_SEQS"]
     point = delivered(run, "operating_point.json")
     assert point["load"] == {"concurrency": 1000}
-    (verified,) = table.of("verification")
-    assert point["measured"]["output_tokens_per_s"] == float(verified["generate_speed"])
-    assert verified["num_prompts"] == baseline["num_prompts"] == "24"
+    speed = point["measured"]["output_tokens_per_s"]
+    (chosen,) = [row for row in verified if float(row["generate_speed"]) == speed]
+    assert f"--max-num-seqs {chosen['MAX_NUM_SEQS']}" in delivered(run, "serve.sh")
+    assert chosen["num_prompts"] == baseline["num_prompts"] == "24"
     assert_sound(run)
 
 
@@ -213,9 +216,9 @@ def test_what_the_original_measured_is_learned_and_not_delivered(tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_load_of_the_best_is_refined_on_one_engine_each(tmp_path: Path) -> None:
-    numbers = {"n_particles": 3, "iters": 1, "num_prompts": 64, "pso_top_k": 2, "ttft_slo": 0.07}
-    # With the 16 slots there are at most, 64 requests at once wait for 0.09 s on average.
-    world = World(tmp_path, ttft=0.03).with_vllm(**SMALL | numbers)
+    numbers = {"n_particles": 3, "iters": 1, "num_prompts": 64, "pso_top_k": 2, "ttft_slo": 0.22}
+    # With the 16 slots there are at most, 64 requests at once wait for 0.26 s on average.
+    world = World(tmp_path, ttft=0.1).with_vllm(**SMALL | numbers)
     run = world.run(settings=("trial.refine.high=64",))
     assert run.process.returncode == 0
     table = world.table()
@@ -227,14 +230,14 @@ def test_the_load_of_the_best_is_refined_on_one_engine_each(tmp_path: Path) -> N
         assert last["full"]
         log = run.folder / "trials" / item["identity"][:16] / "engine.log"
         assert log.read_text().count("stub engine: ") == 1
-    kept = [row for row in table.of("verification") if float(row["time_to_first_token"]) <= 0.07]
+    kept = [row for row in table.of("verification") if float(row["time_to_first_token"]) <= 0.22]
     assert kept
     assert {row["num_prompts"] for row in table.of("verification")} == {"64"}
     best = min(kept, key=lambda row: float(row["fitness"]))
     load = delivered(run, "operating_point.json")["load"]
     assert load["concurrency"] == int(best["CONCURRENCY"]) < 64
     assert f"--max-num-seqs {best['MAX_NUM_SEQS']}" in delivered(run, "serve.sh")
-    assert_costs(table, 5000.0, ttft_slo=0.07)
+    assert_costs(table, 5000.0, ttft_slo=0.22)
     assert_sound(run)
 
 
@@ -261,8 +264,8 @@ def test_an_installed_file_is_restored_after_a_kill(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_natively_every_trial_searches_its_load(tmp_path: Path) -> None:
-    numbers = {"n_particles": 3, "num_prompts": 64, "ttft_slo": 0.05}
-    world = World(tmp_path).with_vllm(**SMALL | numbers)
+    numbers = {"n_particles": 3, "num_prompts": 64, "ttft_slo": 0.15}
+    world = World(tmp_path, ttft=0.03).with_vllm(**SMALL | numbers)
     run = world.run("--native", settings=("trial.load.high=64",))
     assert run.process.returncode == 0
     load = delivered(run, "operating_point.json")["load"]

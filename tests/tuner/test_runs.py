@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -30,7 +31,19 @@ SLOW = {"trial": {"seconds": 0.6}}
 
 
 def two_measured(it: Run) -> bool:
-    return len(it.measured()) >= 3 and it.running_stage() is not None
+    """With the baseline; the third trial is under way, and held."""
+    return len(it.measured()) >= 3 and it.hold() is not None
+
+
+def second_stage_held(it: Run) -> bool:
+    """A trial is in its stage ``measure``, and held there."""
+    stage = it.hold()
+    if stage is None:
+        return False
+    if any(word.endswith("/measure.json") for word in stage.cmdline()):
+        return True
+    stage.resume()
+    return False
 
 
 def test_a_run_finds_the_answer_and_a_second_one_reuses_all_of_it(tmp_path: Path) -> None:
@@ -97,7 +110,7 @@ def test_a_signal_ends_a_run_in_order_and_resume_continues(
     first = Run("run", file, "--json", storage=tmp_path)
     first.until(two_measured)
     first.signal(number)
-    assert first.wait(60) == code, first.said()
+    assert first.wait() == code, first.said()
     assert first.result()["verdict"] == "interrupted"
     assert_nothing_left(first.folder)
 
@@ -164,14 +177,13 @@ def test_a_worker_killed_in_mid_trial_costs_only_that_attempt(tmp_path: Path) ->
     file = write_experiment(tmp_path, **SLOW)
     it = Run("run", file, "--json", storage=tmp_path)
     it.until(two_measured)
-    workers = [
-        child
-        for child in psutil.Process(it.process.pid).children(recursive=True)
-        if child.name().startswith("ray::Trial")
-    ]
-    assert workers
-    for worker in workers:
-        worker.kill()
+    killed = 0
+    for child in psutil.Process(it.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.name().startswith("ray::Trial"):
+                child.kill()
+                killed += 1
+    assert killed
     assert it.wait() == 0, it.said()
     assert it.result()["failed"] == 0
     assert len(it.result()["best"]["fallback"]) == 5
@@ -185,7 +197,7 @@ def test_ray_killed_as_a_whole_ends_the_driver_and_resume_continues(tmp_path: Pa
     first = Run("run", file, storage=tmp_path)
     first.until(two_measured)
     kill_ray(first.process.pid)
-    assert first.wait(90) not in (0, 3, 4)
+    assert first.wait() not in (0, 3, 4)
     assert_nothing_left(first.folder)
     resumed = run("resume", first.folder, "--json", storage=tmp_path)
     assert resumed.process.returncode == 0, resumed.said()
@@ -197,7 +209,7 @@ def test_ray_killed_as_a_whole_ends_the_driver_and_resume_continues(tmp_path: Pa
 def test_a_trial_resumes_after_its_last_finished_stage(tmp_path: Path) -> None:
     file = write_experiment(tmp_path, **SLOW)
     first = Run("run", file, storage=tmp_path)
-    first.until(lambda it: any(it.folder.glob("trials/*/stages/prepare.json")))
+    first.until(second_stage_held)
     first.signal(signal.SIGKILL)
     first.wait()
     resumed = run("resume", first.folder, storage=tmp_path)
@@ -207,13 +219,15 @@ def test_a_trial_resumes_after_its_last_finished_stage(tmp_path: Path) -> None:
 
 
 def test_a_second_driver_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
-    file = write_experiment(tmp_path, **SLOW)
+    file = write_experiment(tmp_path, trial={"seconds": 300.0})
     first = Run("run", file, storage=tmp_path)
-    first.until(lambda it: it.measured())
+    stage = first.until(Run.running_stage)
     second = run("run", file, storage=tmp_path)
     assert second.process.returncode == 2
     assert str(first.process.pid) in second.said()
-    assert first.wait() == 0
+    assert first.running_stage() == stage, "the first is not disturbed"
+    first.signal(signal.SIGINT)
+    assert first.wait() == 130
 
 
 def test_what_no_node_has_is_refused_before_anything_starts(tmp_path: Path) -> None:
@@ -244,11 +258,11 @@ def test_a_spent_budget_is_exit_4_and_delivers_the_best_so_far(tmp_path: Path) -
 def test_a_time_budget_ends_a_trial_under_way(tmp_path: Path) -> None:
     file = write_experiment(
         tmp_path,
-        trial={"seconds": 30.0},
+        trial={"seconds": 300.0},
         objective={"expectations": [{"metric": "accuracy", "target": 0.9}]},
         budget={"time": 8},
     )
-    it = run("run", file, "--json", storage=tmp_path, timeout=60)
+    it = run("run", file, "--json", storage=tmp_path)
     assert it.process.returncode == 4, it.said()
     assert it.result()["best"] is None
     assert_nothing_left(it.folder)

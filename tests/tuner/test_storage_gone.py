@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.tuner.runs import ENVIRONMENT, Run, assert_nothing_left, events, ledger, write_experiment
+from tests.tuner.runs import (
+    ENVIRONMENT,
+    Run,
+    assert_nothing_left,
+    events,
+    hold,
+    ledger,
+    write_experiment,
+)
 from tests.vanishing import come_back, linked, vanish
 
 pytestmark = pytest.mark.ray
@@ -72,17 +81,33 @@ def test_a_run_whose_storage_is_gone_for_a_while_loses_nothing(
 ) -> None:
     run = Run("run", experiment, "--json", storage=tmp_path)
     run.folder = storage / "demo"
-    run.until(lambda run: len(run.measured()) == 1)
+    stage = run.until(lambda run: run.measured() and run.hold())
     before = ledger(run.folder)
     vanish(storage)
+    stage.resume()
     run.until(lambda run: "waiting 600 s for it" in run.said())
     time.sleep(3)
     come_back(storage)
-    assert run.wait(200) == 0, run.said()
+    assert run.wait() == 0, run.said()
     folder = storage / "demo"
     assert run.said().count(f"{folder} cannot be written to: No such file or directory") == 1
     assert run.said().count(f"{folder} is back after ") == 1
     assert_whole(run, before)
+
+
+def test_a_signal_ends_the_wait_for_a_storage_as_it_ends_a_run(
+    tmp_path: Path, storage: Path, experiment: Path
+) -> None:
+    run = Run("run", experiment, "--json", storage=tmp_path)
+    run.folder = storage / "demo"
+    run.until(lambda run: len(run.measured()) == 1)
+    vanish(storage)
+    run.until(lambda run: "waiting 600 s for it" in run.said())
+    run.signal(signal.SIGTERM)
+    assert run.wait(60) == 143, run.said()
+    assert run.said().splitlines()[-1] == "interrupted; resume continues where it stopped"
+    come_back(storage)
+    assert_nothing_left(run.folder)
 
 
 @pytest.mark.slow
@@ -97,11 +122,13 @@ def test_a_run_whose_storage_stays_away_ends_and_is_resumed(
             env=ENVIRONMENT,
         )
     folder = storage / "demo"
-    while len(before := ledger(folder)) < 1:
+    while not ledger(folder) or (stage := hold(folder)) is None:
         assert driver.poll() is None
         time.sleep(0.05)
+    before = ledger(folder)
     vanish(storage)
-    code = driver.wait(60)
+    stage.resume()
+    code = driver.wait(240)
     come_back(storage)
     said = (tmp_path / "said").read_text()
     assert code == 1
@@ -113,7 +140,7 @@ def test_a_run_whose_storage_stays_away_ends_and_is_resumed(
     assert ledger(folder)[: len(before)] == before
     resumed = Run("resume", folder, "--json", storage=tmp_path)
     resumed.folder = folder
-    assert resumed.wait(200) == 0, resumed.said()
+    assert resumed.wait() == 0, resumed.said()
     assert_whole(resumed, before)
 
 
@@ -129,13 +156,16 @@ def test_a_run_needs_no_snapshot_of_rays(tmp_path: Path, experiment: Path, temp_
     setting = f"cluster.temp_dir={temp_dir}"
     run = Run("run", experiment, "--json", "--set", setting, storage=tmp_path)
     run.folder = tmp_path / "storage" / "demo"
-    run.until(lambda run: run.measured())
-    (state,) = temp_dir.glob("**/driver_artifacts/experiment_state-*.json")
+    stage = run.until(lambda run: run.measured() and run.hold())
+    pattern = "**/driver_artifacts/experiment_state-*.json"
+    run.until(lambda _: any(temp_dir.glob(pattern)))
+    (state,) = temp_dir.glob(pattern)
     state.unlink()
     state.mkdir()  # as where the disk is full, Ray can write it no more
     ray = run.folder / "ray"
     ray.rename(run.folder / "ray.gone")
     ray.touch()
-    assert run.wait(200) == 0, run.said()
+    stage.resume()
+    assert run.wait() == 0, run.said()
     assert_whole(run, [])
     assert ray.is_file() and state.is_dir()

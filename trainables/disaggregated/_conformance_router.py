@@ -39,7 +39,7 @@ _QUESTIONS = 8
 """For each instance of a role: that by chance one of two gets none happens once in 30,000 times."""
 _ANSWER_S = 60.0
 _READY_S = 150.0
-_DEATH_NOTICED_S = 30.0
+_DEATH_NOTICED_S = 120.0
 
 
 @dataclass(frozen=True)

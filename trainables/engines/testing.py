@@ -37,10 +37,10 @@ from trainables.engines._service import Service, start_service
 
 R = TypeVar("R")
 
-_LONGEST_STEP_S = 10.0
+_LONGEST_STEP_S = 60.0
 """A step that takes longer waits for something, and a trial could not be cancelled meanwhile. On a
-machine under load, a step that waits for nothing may take seconds."""
-_DEATH_NOTICED_S = 30.0
+machine under load, a step that waits for nothing may take many seconds."""
+_DEATH_NOTICED_S = 120.0
 _NEUTRAL: Mapping[str, Json] = {"host": "127.0.0.1", "port": 23456, "startup_timeout": 1234.5}
 
 
@@ -186,7 +186,7 @@ def _check_giving_up(engine: Engine, model: Path, trial: TrialRun) -> None:
 
 def _started(engine: Engine, model: Path, trial: TrialRun) -> Service:
     steps = start_service(trial, engine, model=model)
-    return drive(steps, within_s=engine.startup_timeout + 30)
+    return drive(steps, within_s=engine.startup_timeout + 60)
 
 
 def _steps(count: int) -> Generator[Progress, None, int]:

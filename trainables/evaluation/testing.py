@@ -45,7 +45,7 @@ from trainables.evaluation._evaluator import (
 from trainables.evaluation._options import SE_SUFFIX, StopRule
 
 _TIMEOUT_S = 300.0
-_RESUMED_S = 5.0
+_RESUMED_S = 60.0
 
 
 def check_evaluator(

@@ -8,4 +8,4 @@ from cluster import lease_ports
 if __name__ == "__main__":
     lease = lease_ports(int(sys.argv[1]), ports=[int(port) for port in sys.argv[2:]])
     print(*lease.ports, flush=True)
-    time.sleep(60)
+    time.sleep(600)

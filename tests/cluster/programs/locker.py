@@ -9,4 +9,4 @@ from cluster import RunLock
 if __name__ == "__main__":
     with RunLock(Path(sys.argv[1])):
         print("locked", flush=True)
-        time.sleep(60)
+        time.sleep(600)

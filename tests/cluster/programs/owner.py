@@ -19,11 +19,11 @@ if __name__ == "__main__":
     if way == "fork":
         forked = os.fork()
         if forked == 0:
-            time.sleep(60)
+            time.sleep(600)
         (folder / "forked").write_text(str(forked))
     print("ready", flush=True)
     if way in ("hang", "fork"):
-        time.sleep(60)
+        time.sleep(600)
     if way == "exit":
         os._exit(1)
     if way == "stop":

@@ -97,7 +97,7 @@ def _stubs(folder: Path) -> Iterator[Stub]:
 
 
 def _await(url: str, tree: ProcessTree) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         try:
             httpx.get(f"{url}/health", trust_env=False)

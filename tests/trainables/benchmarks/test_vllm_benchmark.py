@@ -51,8 +51,8 @@ def run(
     trial: TrialRun, target: Target, load: Load, *, stage: str = "bench", **keys: Any
 ) -> BenchmarkResult:
     benchmark = make_benchmark(block(**keys))
-    steps = benchmark.run(trial, target, load, stage=stage, seed=1, timeout=60)
-    return drive(steps, within_s=90)
+    steps = benchmark.run(trial, target, load, stage=stage, seed=1, timeout=250)
+    return drive(steps, within_s=280)
 
 
 def test_vllm_benchmark_keeps_the_contract(serve: Serve, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_nothing_of_a_tool_that_hangs_is_left(trial: TrialRun, stub: Any) -> Non
         trial, stub().target, Load(requests=4), stage="bench", seed=1, timeout=1.5
     )
     with pytest.raises(TrialFailure, match=r"did not finish within 1\.5 s") as caught:
-        drive(steps, within_s=60)
+        drive(steps, within_s=250)
     assert caught.value.failure == "timeout"
 
 

@@ -33,7 +33,7 @@ def options(tmp_path: Path) -> dict[str, Any]:
             "type": "vllm",
             "command": [sys.executable],
             "entrypoint": "split_engine",
-            "startup_timeout": 30,
+            "startup_timeout": 300,
             "env_vars": {"PYTHONPATH": str(STUBS)},
         },
         "benchmark": {

@@ -36,7 +36,7 @@ class Net:
         self._runners: list[web.AppRunner] = []
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(120)
 
     def serve(self, app: web.Application, port: int = 0) -> str:
         return self.run(self._serve(app, port))
@@ -76,7 +76,7 @@ def free_port() -> int:
 
 def ask(url: str, path: str = COMPLETIONS, **body: Any) -> httpx.Response:
     prompt = {"prompt": "one two"} if path == COMPLETIONS else {"messages": [{"role": "user"}]}
-    return httpx.post(url + path, json={"model": "stub", **prompt, **body}, timeout=20)
+    return httpx.post(url + path, json={"model": "stub", **prompt, **body}, timeout=200)
 
 
 def listen_to(url: str, path: str = COMPLETIONS, **body: Any) -> tuple[bytes, bool]:
@@ -84,7 +84,7 @@ def listen_to(url: str, path: str = COMPLETIONS, **body: Any) -> tuple[bytes, bo
     came = b""
     asked = {"model": "stub", "prompt": "one two", "stream": True, **body}
     try:
-        with httpx.stream("POST", url + path, json=asked, timeout=20) as response:
+        with httpx.stream("POST", url + path, json=asked, timeout=200) as response:
             assert response.status_code == 200
             assert response.headers["content-type"].startswith("text/event-stream")
             for chunk in response.iter_raw():
@@ -105,7 +105,7 @@ def metric(url: str, name: str, **labels: str) -> float:
 
 
 def until(happens: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not happens():
         assert time.monotonic() < deadline
         time.sleep(0.01)

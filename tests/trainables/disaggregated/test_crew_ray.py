@@ -16,7 +16,7 @@ import pytest
 from cluster import Connection, connect, find_processes, parse_bundle
 from trainables import TrialSpec, trial_type
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 SPLIT = {"prefill_instances": 1, "decode_instances": 1, "decode_shape": "two"}
 SHAPES = {
@@ -57,11 +57,11 @@ class Carrier:
     def step(self) -> dict[str, Any]:
         import ray
 
-        found: dict[str, Any] = ray.get(self.actor.train.remote(), timeout=120)
+        found: dict[str, Any] = ray.get(self.actor.train.remote(), timeout=300)
         return found
 
     def until(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not condition(report := self.step()):
             assert time.monotonic() < deadline, report
         return report
@@ -115,17 +115,22 @@ def carrier(config: Callable[..., dict[str, Any]]) -> Iterator[Callable[..., Car
 def engines(run_id: str) -> dict[str, psutil.Process]:
     """The engines that run, by the instance they are of."""
     found = {}
-    for process in map(psutil.Process, (one.pid for one in find_processes(run_id))):
-        words = process.cmdline()
-        if "split_engine" in words:
-            found[Path(process.cwd()).name] = process
+    for one in find_processes(run_id):
+        with suppress(psutil.Error):
+            process = psutil.Process(one.pid)
+            if "split_engine" in process.cmdline():
+                found[Path(process.cwd()).name] = process
     return found
 
 
-def vanish(run_id: str, within_s: float = 30) -> None:
-    deadline = time.monotonic() + within_s
-    while left := find_processes(run_id):
-        assert time.monotonic() < deadline, left
+def vanish(run_id: str) -> None:
+    ends(lambda: not find_processes(run_id))
+
+
+def ends(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
@@ -139,7 +144,8 @@ def test_instances_have_the_devices_of_their_bundles_and_an_actor_carries_two_tr
 
     def looks(report: dict[str, Any]) -> bool:
         for name, process in engines(run_id).items():
-            seen[name] = process.environ().get("ASCEND_RT_VISIBLE_DEVICES", "")
+            with suppress(psutil.Error):
+                seen[name] = process.environ().get("ASCEND_RT_VISIBLE_DEVICES", "")
         return bool(report.get("done"))
 
     one = carrier(SPLIT)
@@ -153,7 +159,7 @@ def test_instances_have_the_devices_of_their_bundles_and_an_actor_carries_two_tr
     vanish(run_id)
 
     second = config(SPLIT)
-    assert ray.get(one.actor.reset.remote(second), timeout=60)
+    assert ray.get(one.actor.reset.remote(second), timeout=300)
     report = one.until(lambda report: report.get("done"))
     assert report["status"] == "measured"
     assert report["identity"] == second["spec"]["identity"]
@@ -174,7 +180,7 @@ def test_the_death_of_a_member_fails_the_trial_and_names_instance_and_node(
     assert failure["instance"] in ("prefill-1", "decode-1")
     assert failure["message"].startswith(f"{failure['instance']} on {failure['node']} (")
     vanish(run_id)
-    assert second not in members()
+    ends(lambda: second not in members())
 
 
 @pytest.mark.slow
@@ -187,14 +193,14 @@ def test_all_engines_end_with_the_trial_that_owns_them(
     (trial,) = processes("ray::Trial")
     trial.kill()
     vanish(run_id)
-    assert not members()
+    ends(lambda: not members())
 
 
 @pytest.mark.slow
 def test_a_member_that_is_silent_is_lost_and_nobody_waits_for_it_longer(
     carrier: Callable[..., Carrier], run_id: str
 ) -> None:
-    one = carrier(SPLIT, benchmark=LONG, timeouts={"answer": 3})
+    one = carrier(SPLIT, benchmark=LONG, timeouts={"answer": 15})
     one.until(lambda report: report["stage"].startswith("benchmark"))
     silent, _ = members()
     silent.suspend()
@@ -202,7 +208,7 @@ def test_a_member_that_is_silent_is_lost_and_nobody_waits_for_it_longer(
         report = one.until(lambda report: report.get("done"))
         failure = json.loads(report["failure"])
         assert failure["class"] == "lost"
-        assert "no answer for 3 s" in failure["message"]
+        assert "no answer for 15 s" in failure["message"]
     finally:
         silent.kill()  # as its node would, sooner or later
     vanish(run_id)

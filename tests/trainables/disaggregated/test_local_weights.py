@@ -22,7 +22,7 @@ SPLIT = {"prefill_instances": 1, "decode_instances": 2}
 
 
 def until(agent: Agent, happens: Callable[[Mapping[str, Any]], bool]) -> Mapping[str, Any]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not happens(state := agent.poll(0.5)):
         assert time.monotonic() < deadline, state
     return state
@@ -37,7 +37,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def context(disk: Path, space: int | None = None) -> dict[str, Any]:
-    wanted = {"folder": str(disk), "copies": 1, "space": space, "timeout": 60.0}
+    wanted = {"folder": str(disk), "copies": 1, "space": space, "timeout": 600.0}
     return {LOCAL_WEIGHTS: wanted}
 
 
@@ -68,7 +68,7 @@ def test_a_copy_that_others_use_is_used_at_once(
             others.join(0.5)
             assert others.is_alive()
             fcntl.flock(lock, fcntl.LOCK_SH)
-        others.join(30)
+        others.join(240)
         assert found == [copy]
 
 

@@ -313,11 +313,12 @@ def test_the_program_routes_between_processes_of_which_one_dies(tmp_path: Path) 
         assert first[1]
         assert not second[1]
         assert b"decode-2 at" in second[0]
-        assert running[2].wait(10) == 1
+        assert running[2].wait(120) == 1
         answers = [ask(url).status_code for _ in range(4)]
-        assert answers.count(502) == 1
+        # Every five seconds it is tried again whether it is back.
+        assert set(answers) == {200, 502}
         running[3].send_signal(signal.SIGTERM)
-        assert running[3].wait(10) == 0
+        assert running[3].wait(120) == 0
     finally:
         for process in running:
             process.kill()

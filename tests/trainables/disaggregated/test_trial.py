@@ -64,11 +64,11 @@ def test_a_split_is_measured_once_its_kv_caches_have_moved(carry_out: Carried) -
 def test_the_load_is_searched_through_the_router(carry_out: Carried) -> None:
     report = carry_out(
         {"prefill_instances": 1, "decode_instances": 1, "decode.STUB_SLOTS": 4},
-        limits=[{"metric": "ttft_mean_s", "max": 0.1}],
+        limits=[{"metric": "ttft_mean_s", "max": 0.2}],
         load={"type": "operating_point", "high": 16, "precision": 0.4},
     )
     found = measured(report)
-    assert found.metrics["ttft_mean_s"] <= 0.1
+    assert found.metrics["ttft_mean_s"] <= 0.2
     assert len(found.data["runs"]) > 1
 
 

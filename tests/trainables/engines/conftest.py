@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cluster import find_processes, sweep
+from tests.later import Later, later
 from tests.mindie_k8s import K8sWorld, k8s_world
 from trainables import TrialRun
 from trainables.engines import Engine, Service, start_service
@@ -52,7 +53,7 @@ def block() -> Callable[..., dict[str, Any]]:
     def make(**keys: Any) -> dict[str, Any]:
         variables = {"PYTHONPATH": str(STUBS), **keys.pop("env_vars", {})}
         stub = {"type": "vllm", "command": [sys.executable], "entrypoint": "openai_engine"}
-        return {**stub, "startup_timeout": 30, "env_vars": variables, **keys}
+        return {**stub, "startup_timeout": 300, "env_vars": variables, **keys}
 
     return make
 
@@ -95,6 +96,12 @@ def start(trial: TrialRun) -> Iterator[Callable[..., Service]]:
 
 
 @pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Later:
+    """By which an engine is late."""
+    return later(monkeypatch, "trainables.engines._service")
+
+
+@pytest.fixture
 def mindie_home(tmp_path: Path) -> Path:
     """An installation of MindIE: the stub in ``bin`` and a config.json that somebody wrote."""
     home = tmp_path / "mindie-service"
@@ -116,7 +123,7 @@ def mindie(mindie_home: Path) -> Callable[..., dict[str, Any]]:
 
     def make(**keys: Any) -> dict[str, Any]:
         variables = {"MIES_INSTALL_PATH": str(mindie_home), **keys.pop("env_vars", {})}
-        return {"type": "mindie", "startup_timeout": 30, "env_vars": variables, **keys}
+        return {"type": "mindie", "startup_timeout": 300, "env_vars": variables, **keys}
 
     return make
 

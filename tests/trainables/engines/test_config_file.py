@@ -45,7 +45,7 @@ def holder(file: Path) -> Iterator[subprocess.Popen[str]]:
     argv = [sys.executable, "-c", HOLDER, str(file)]
     with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], 30)
+        ready, _, _ = select.select([process.stdout], [], [], 120)
         assert ready
         assert process.stdout.readline() == "edited\n"
         yield process
@@ -121,7 +121,7 @@ def test_one_living_process_at_a_time(file: Path, holder: subprocess.Popen[str])
     assert caught.value.failure == "startup"
     assert "concurrent" in caught.value.suggestion
     assert file.read_text() == "edited"
-    holder.communicate("", timeout=30)
+    holder.communicate("", timeout=120)
     assert_untouched(file)
 
 
@@ -129,7 +129,7 @@ def test_the_next_one_repairs_what_a_killed_one_left(
     file: Path, holder: subprocess.Popen[str]
 ) -> None:
     os.kill(holder.pid, signal.SIGKILL)
-    holder.wait(30)
+    holder.wait(120)
     assert file.read_text() == "edited"
     assert ConfigFile(file).original() == TEXT.replace("\r\n", "\n")
     notes = edit(file)
@@ -143,7 +143,7 @@ def test_a_file_that_a_killed_one_left_and_somebody_removed_comes_back(
     file: Path, holder: subprocess.Popen[str]
 ) -> None:
     os.kill(holder.pid, signal.SIGKILL)
-    holder.wait(30)
+    holder.wait(120)
     file.unlink()
     assert len(edit(file)) == 1
     assert_untouched(file)
@@ -153,7 +153,7 @@ def test_what_somebody_wrote_after_a_killed_one_is_not_lost(
     file: Path, holder: subprocess.Popen[str]
 ) -> None:
     os.kill(holder.pid, signal.SIGKILL)
-    holder.wait(30)
+    holder.wait(120)
     file.write_text("by hand")
     with pytest.raises(StageError, match="changed by somebody else") as caught:
         edit(file)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.later import Later, until_late
 from trainables import TrialFailure, TrialRun
 from trainables.engines import (
     Deployment,
@@ -147,7 +148,7 @@ def test_an_engine_of_another_sort_keeps_the_contract(
     model: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = model(say="ready to serve")
-    block = {"type": "configured-stub", "startup_timeout": 30}
+    block = {"type": "configured-stub", "startup_timeout": 300}
     check_engine(block, model=folder, folder=tmp_path / "trials", matters=MATTERS)
     assert (folder / "config").read_text() == "as before"
 
@@ -173,12 +174,14 @@ def test_what_is_prepared_is_undone_when_the_engine_cannot_be_started(
 
 
 def test_an_engine_that_announces_itself_is_not_asked_before(
-    model: Callable[..., Path], trial: TrialRun
+    model: Callable[..., Path], trial: TrialRun, clock: Later
 ) -> None:
-    engine = make_engine({"type": "configured-stub", "startup_timeout": 1.5})
-    with pytest.raises(TrialFailure, match=r"does not say '\^ready to serve"):
-        drive(start_service(trial, engine, model=model(say="almost ready to serve")))
-    assert "GET" not in (trial.folder / "engine.log").read_text()
+    engine = make_engine({"type": "configured-stub", "startup_timeout": 300})
+    steps = start_service(trial, engine, model=model(say="almost ready to serve"))
+    said, log = "does not say '^ready to serve", trial.folder / "engine.log"
+    with pytest.raises(TrialFailure, match=re.escape(said)):
+        until_late(steps, clock, said, after=lambda: "almost ready" in log.read_text())
+    assert "GET" not in log.read_text()
 
 
 def test_a_step_that_takes_long_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,7 +119,7 @@ def theirs(
 
 def block(**keys: Any) -> dict[str, Any]:
     named = {"type": "plugin", "name": "theirs", "served_model_name": "theirs"}
-    return {**named, "startup_timeout": 30, **keys}
+    return {**named, "startup_timeout": 300, **keys}
 
 
 @pytest.mark.usefixtures("theirs")

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from cluster import find_processes, lease_ports
+from tests.later import Later, until_late
 from trainables import StageError, TrialFailure, TrialRun
 from trainables.engines import Deployment, Service, make_engine, start_service
 from trainables.engines.testing import check_engine, drive
@@ -43,7 +44,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def block(script: Path, **keys: Any) -> dict[str, Any]:
-    how = {"health_check_endpoint": "/health", "startup_timeout": 30, **keys}
+    how = {"health_check_endpoint": "/health", "startup_timeout": 300, **keys}
     return {"type": "script", "script": str(script), **how}
 
 
@@ -61,7 +62,7 @@ def test_a_script_keeps_the_contract(script: Path, model: Model, tmp_path: Path)
 def test_a_command_keeps_the_contract(model: Model, tmp_path: Path) -> None:
     changed = [{"env_vars": {"A": "1"}}, {"args": ["x"]}]
     folder = tmp_path / "trials"
-    check_engine(command(startup_timeout=30), model=model(), folder=folder, matters=changed)
+    check_engine(command(startup_timeout=300), model=model(), folder=folder, matters=changed)
 
 
 def test_an_engine_that_only_has_a_page_keeps_the_contract(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_an_engine_that_only_has_a_page_keeps_the_contract(tmp_path: Path) -> No
         "ready_statuses": "200-499",
         "models_path": None,
         "completions_path": None,
-        "startup_timeout": 30,
+        "startup_timeout": 300,
     }
     check_engine(page, model=tmp_path, folder=tmp_path / "trials")
 
@@ -107,9 +108,15 @@ def test_what_can_be_proven_is_proven(script: Path, model: Model, trial: TrialRu
     [(204, "200-399", True), (404, "200-499", True), (500, "200-499", False), (401, "401", True)],
 )
 def test_the_statuses_that_mean_ready(
-    script: Path, model: Model, trial: TrialRun, status: int, accepted: str, fine: bool
+    script: Path,
+    model: Model,
+    trial: TrialRun,
+    clock: Later,
+    status: int,
+    accepted: str,
+    fine: bool,
 ) -> None:
-    keys = {"ready_statuses": accepted, "models_path": None, "startup_timeout": 30 if fine else 1.5}
+    keys = {"ready_statuses": accepted, "models_path": None}
     steps = start_service(
         trial, make_engine(block(script, **keys)), model=model(health_status=status)
     )
@@ -117,14 +124,21 @@ def test_the_statuses_that_mean_ready(
         drive(steps).stop()
     else:
         with pytest.raises(TrialFailure, match=f"/health answers {status}"):
-            drive(steps)
+            until_late(steps, clock, f"/health answers {status}")
 
 
-def test_a_line_of_its_log_can_be_waited_for(script: Path, model: Model, trial: TrialRun) -> None:
-    keys = {"ready_line": "ready (to serve)", "startup_timeout": 1.5}
-    engine = make_engine(block(script, **keys))
+def test_a_line_of_its_log_can_be_waited_for(
+    script: Path, model: Model, trial: TrialRun, clock: Later
+) -> None:
+    engine = make_engine(block(script, ready_line="ready (to serve)"))
+    steps = start_service(trial, engine, model=model(say="ready to serve"))
+    log = trial.folder / "engine.log"
+
+    def heard() -> bool:
+        return "ready to serve" in log.read_text()
+
     with pytest.raises(TrialFailure, match="its log does not say"):
-        drive(start_service(trial, engine, model=model(say="ready to serve")))
+        until_late(steps, clock, "its log does not say", after=heard)
     drive(start_service(trial, engine, model=model(say="ready (to serve)"))).stop()
 
 

@@ -150,7 +150,7 @@ def aisbench(sums):
             "type": "vllm",
             "command": [sys.executable],
             "entrypoint": "openai_engine",
-            "startup_timeout": 30,
+            "startup_timeout": 300,
             "env_vars": {"PYTHONPATH": str(STUBS)},
         }
         return {
@@ -161,7 +161,7 @@ def aisbench(sums):
                 "more": {"config_name": "more_gen", "extra_args": extra},
             },
             "command": [sys.executable, str(STUBS / "ais_bench.py")],
-            "settings": {"config_dir": str(sums), "timeout": 60, **(settings or {})},
+            "settings": {"config_dir": str(sums), "timeout": 300, **(settings or {})},
             **keys,
         }
 

@@ -2,8 +2,7 @@
 over HTTP, and everything that can go wrong between them."""
 
 import math
-import os
-import signal
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -19,7 +18,7 @@ RULES = [{"type": "expected_answer"}, {"type": "garbled_text"}]
 SOUND = {"answers": {"How are you?": "I am fine, thank you."}}
 
 
-def evaluate(block, trial, model, *, timeout=100.0, **subject):
+def evaluate(block, trial, model, *, timeout=250.0, **subject):
     evaluator = make_evaluator(block)
     return drive(evaluator.carry_out(trial, Subject(model, **subject), timeout=timeout))
 
@@ -36,7 +35,7 @@ def rule(dataset, limit, metric="accuracy"):
 def fails(trial, model, aisbench):
     """Evaluate and return the failure."""
 
-    def run(*, behaviour=None, timeout=100.0, **keys):
+    def run(*, behaviour=None, timeout=250.0, **keys):
         with pytest.raises(TrialFailure) as caught:
             evaluate(aisbench(**keys), trial, model(**(behaviour or {})), timeout=timeout)
         return caught.value
@@ -212,10 +211,11 @@ def kill_when(trial, stage, wanted, steps):
     killed = False
     for progress in steps:
         for found in find_processes(trial.spec.run_id) if progress.stage == stage else ():
-            process = psutil.Process(found.pid)
-            if not killed and wanted(process.cmdline()):
-                os.kill(found.pid, signal.SIGKILL)
-                killed = True
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(found.pid)
+                if not killed and wanted(process.cmdline()):
+                    process.kill()
+                    killed = True
     assert killed
 
 
@@ -228,7 +228,7 @@ def kill_when(trial, stage, wanted, steps):
 )
 def test_whatever_is_killed_is_named(aisbench, model, trial, program, failure, said):
     evaluator = make_evaluator(aisbench())
-    steps = evaluator.carry_out(trial, Subject(model(latency=0.2)), timeout=100)
+    steps = evaluator.carry_out(trial, Subject(model(latency=1.0)), timeout=250)
     with pytest.raises(TrialFailure, match=said) as caught:
         kill_when(trial, "evaluate-add", lambda line: any(program in a for a in line[1:3]), steps)
     assert caught.value.failure == failure

@@ -33,8 +33,8 @@ def block() -> dict[str, Any]:
             "command": [sys.executable, "server.py", "--size", "$SIZE"],
             "cwd": str(PROGRAMS),
         },
-        "ready": {"timeout": 30},
-        "evaluate": {"command": [sys.executable, "evaluate.py", "$BASE_URL"], "timeout": 30},
+        "ready": {"timeout": 300},
+        "evaluate": {"command": [sys.executable, "evaluate.py", "$BASE_URL"], "timeout": 300},
         "metrics": {
             "accuracy": {"pattern": r"Accuracy \(RougeL-F1 mean, RAW\):\s*([0-9.]+)"},
             "total_tps": {"pattern": r"\(prompt\+answer\)_tokens/s=([0-9.]+)"},

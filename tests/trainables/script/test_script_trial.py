@@ -27,7 +27,7 @@ def test_metrics_are_means_over_the_runs_with_their_standard_errors(carry_out: C
     assert metrics["total_tps_se"] == pytest.approx(10 / math.sqrt(3))
     assert metrics["accuracy"] == pytest.approx((0.8112 + 0.8212 + 0.8312) / 3)
     assert metrics["ok_runs"] == 3
-    assert 0 < metrics["startup_s"] < 30
+    assert metrics["startup_s"] > 0
     data = report["measurement"].data
     assert (data["status"], data["phase"], data["exit_code"]) == ("ok", "eval", None)
     assert data["health"] == {"status": 200, "said": "ready"}

@@ -23,7 +23,7 @@ def options(tmp_path: Path) -> dict[str, Any]:
     """A ``trial`` block; ``STUB_SLOTS`` in the environment is what a search would vary."""
     model = tmp_path / "tiny"
     model.mkdir()
-    (model / "stub.json").write_text(json.dumps({"ttft": 0.02, "tpot": 0.004}))
+    (model / "stub.json").write_text(json.dumps({"ttft": 0.06, "tpot": 0.004}))
     return {
         "type": "serving",
         "model": str(model),
@@ -31,7 +31,7 @@ def options(tmp_path: Path) -> dict[str, Any]:
             "type": "vllm",
             "command": [sys.executable],
             "entrypoint": "openai_engine",
-            "startup_timeout": 30,
+            "startup_timeout": 300,
             "env_vars": {"PYTHONPATH": str(STUBS)},
         },
         "benchmark": {

@@ -17,7 +17,7 @@ CHIP = """
 | 0     910B4               | OK            | 88.9        39                0    / 0             |
 | 0                         | 0000:C2:00.0  | 0           0    / 0          28   / 64            |
 """
-TTFT = {"metric": "ttft_mean_s", "max": 0.06}
+TTFT = {"metric": "ttft_mean_s", "max": 0.18}
 Carried = Callable[..., dict[str, Any]]
 
 
@@ -30,8 +30,8 @@ def measured(report: dict[str, Any]) -> Measurement:
 def test_the_load_is_raised_until_the_slo_would_break(carry_out: Carried) -> None:
     few = measured(carry_out({"STUB_SLOTS": 2}, limits=[TTFT]))
     many = measured(carry_out({"STUB_SLOTS": 8}, limits=[TTFT]))
-    assert few.metrics["ttft_mean_s"] <= 0.06
-    assert many.metrics["ttft_mean_s"] <= 0.06
+    assert few.metrics["ttft_mean_s"] <= 0.18
+    assert many.metrics["ttft_mean_s"] <= 0.18
     assert many.metrics["concurrency"] > few.metrics["concurrency"] >= 2
     assert many.metrics["output_tokens_per_s"] > few.metrics["output_tokens_per_s"]
     runs = few.data["runs"]

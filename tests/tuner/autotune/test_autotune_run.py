@@ -25,7 +25,7 @@ def test_a_run_among_crashes_hangs_and_a_taken_port(tmp_path: Path) -> None:
             repo,
             *("--port", str(taken.getsockname()[1])),
             *("--port_busy_retries", "1", "--port_busy_wait_s", "5"),
-            *("--startup_timeout", "3", "--eval_timeout", "2"),
+            *("--startup_timeout", "8", "--eval_timeout", "6"),
             *("--heartbeat_trials", "2", "--notify_trial_done"),
             values=VALUES,
         )
@@ -82,7 +82,7 @@ def test_a_foreign_server_on_the_port_is_neither_measured_nor_ended(tmp_path: Pa
         run = Run(*call, storage=repo / "tune_runs", name="tune_results", environment=environment)
         assert run.wait() not in (0, 2), run.said()
         assert asked == []
-        with socket.create_connection(("127.0.0.1", port), timeout=5):
+        with socket.create_connection(("127.0.0.1", port), timeout=120):
             pass
     lines = results(repo)
     assert {line["status"] for line in lines} == {"failed"}

@@ -46,7 +46,7 @@ class User:
             input=given,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
         )
 
 

@@ -197,15 +197,16 @@ def network() -> Iterator[Networks]:
 def test_a_cluster_starts_grows_tells_who_uses_it_and_stops_alone(network: Networks) -> None:
     """Another Ray of the same user runs beside it, which must stay."""
     address, namespace = network.add()
-    with user() as head, user(namespace) as worker, user() as other:
-        done = other.run("cluster", "start", "--address", "127.0.0.1", "--port", "7301", *SMALL)
+    with lease_ports(2) as lease, user() as head, user(namespace) as worker, user() as other:
+        here, port = map(str, lease.ports)
+        done = other.run("cluster", "start", "--address", "127.0.0.1", "--port", here, *SMALL)
         assert done.returncode == 0, done.stderr
         strangers = _of(other)
-        where = ("--address", network.address, "--port", "7302")
+        where = ("--address", network.address, "--port", port)
         done = head.run("cluster", "start", *where, "--json", *SMALL)
         assert done.returncode == 0, done.stderr
         cluster = json.loads(done.stdout)["cluster"]
-        assert cluster == f"{network.address}:7302"
+        assert cluster == f"{network.address}:{port}"
         assert head.token.stat().st_mode & 0o777 == 0o600
 
         refused = worker.run("cluster", "join", cluster, "--address", address, *SMALL)
@@ -267,7 +268,7 @@ def _see_a_run(head: User, address: str) -> None:
     try:
         assert driver.stdout is not None
         assert driver.stdout.readline().strip() == address
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 240
         while True:
             said = json.loads(head.run("cluster", "status", "--json").stdout)
             first, second = said["nodes"]
@@ -289,12 +290,12 @@ def _see_a_run(head: User, address: str) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_what_a_killed_node_left_is_stopped_too() -> None:
-    with user() as someone:
-        _kill_and_stop(someone)
+    with lease_ports() as lease, user() as someone:
+        _kill_and_stop(someone, str(lease.ports[0]))
 
 
-def _kill_and_stop(someone: User) -> None:
-    words = ("start", "--address", "127.0.0.1", "--port", "7303", "--json", *SMALL)
+def _kill_and_stop(someone: User, port: str) -> None:
+    words = ("start", "--address", "127.0.0.1", "--port", port, "--json", *SMALL)
     node = json.loads(someone.run("cluster", *words).stdout)
     again = someone.run("cluster", *words)
     assert "runs already" in again.stderr
@@ -324,7 +325,7 @@ def test_a_job_is_an_experiment_that_runs_without_its_terminal(tmp_path: Path) -
             env={**os.environ, **someone.variables, "RAY_AUTH_MODE": "token"},
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=800,
         )
         assert job.returncode == 0, job.stdout + job.stderr
         assert "satisfied: 5 of 16 layers fall back" in job.stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.tuner.autotune.repo import flags, speeds, write_repo
+from tests.tuner.autotune.repo import flags, hold, speeds, write_repo
 
 UNIT = Path(__file__).resolve().parents[3] / "configs" / "systemd" / "npu-tuner.service"
 PROGRAM = "/opt/npu-tuner/.venv/bin/python"
@@ -36,7 +36,8 @@ def test_the_first_process_of_a_container_ends_the_run_in_order(tmp_path: Path) 
     """As ``docker stop`` does it, without an init beside it."""
     repo = write_repo(tmp_path / "repo")
     inside = [sys.executable, "-m", "tuner", "watch", *flags(repo)]
-    environment = {**os.environ, **speeds(g97=100.0, g98=120.0, g99=110.0), "EVAL_SECONDS": "60"}
+    hold(repo, "0.97 1")
+    environment = {**os.environ, **speeds(g97=100.0, g98=120.0, g99=110.0)}
     argv = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *inside]
     with subprocess.Popen(argv, env=environment, stderr=subprocess.DEVNULL) as outside:
         try:
@@ -45,7 +46,7 @@ def test_the_first_process_of_a_container_ends_the_run_in_order(tmp_path: Path) 
                 signal.sigtimedwait([], 0.1)
             (first,) = psutil.Process(outside.pid).children()
             first.send_signal(signal.SIGTERM)
-            assert outside.wait(120) == 128 + signal.SIGTERM
+            assert outside.wait(240) == 128 + signal.SIGTERM
         finally:
             outside.kill()
     log = (repo / "autotune.watchdog.log").read_text()

@@ -21,7 +21,7 @@ if evaluation == "sleep":
     time.sleep(600)
 path = "/die" if evaluation == "kill" and run == 2 else "/"
 with suppress(HTTPError):
-    urlopen(os.environ["BASE_URL"] + path, timeout=20)
+    urlopen(os.environ["BASE_URL"] + path, timeout=300)
 if evaluation == "wait":
     Path(os.environ["WAITING"]).touch()
     while not Path(os.environ["GO"]).exists():

@@ -103,13 +103,15 @@ def test_a_run_over_deployments(world: K8sWorld, tmp_path: Path) -> None:
     text = text.replace("[ais_bench.command]", f"{RATES}\n[ais_bench.command]")
     text = text.replace('kubectl_default_path = ""', f'kubectl_default_path = "{world.scripts}"')
     file.write_text(text)
-    quick = ("poll_interval=0.5", "delete_timeout=30", "startup_timeout=60")
+    quick = ("poll_interval=0.5", "delete_timeout=120", "startup_timeout=300")
     changes = tuple(f"trial.engine.{change}" for change in quick)
     variables = [f"trial.engine.env_vars.{k}={v}" for k, v in world.environment.items()]
     run = machine.run("--pd", "disaggregation", settings=(*changes, *variables))
     assert run.process.returncode == 0
     rows = machine.table().rows
-    assert [row["phase"] for row in rows] == ["baseline", *["candidate"] * 2, "verification"]
+    first, further = [row["phase"] for row in rows[:4]], {row["phase"] for row in rows[4:]}
+    assert first == ["baseline", *["candidate"] * 2, "verification"]
+    assert further <= {"verification"}, "of the next one, where the best did not keep its lead"
     assert not [row["error"] for row in rows if row["error"]]
     assert {int(row["default_p_rate"]) + int(row["default_d_rate"]) for row in rows} == {4}
     best = run.folder / "best"
