@@ -99,14 +99,14 @@ class Nodes:
         needed = [self._sizes[0], *(one for one in self._sizes if one.kind == "baseline")]
         faults: dict[str, None] = {}
         for size in needed:
-            for reason in infeasible(*_parts(size.placement), self._living):
+            for reason in _reasons(size.placement, self._living):
                 faults[reason] = None
         return list(faults)
 
     def warning(self) -> str | None:
         """What to say before the search about its largest trials; None where they fit."""
         largest = self._sizes[-1]
-        reasons = infeasible(*_parts(largest.placement), self._living)
+        reasons = _reasons(largest.placement, self._living)
         if not reasons:
             return None
         return f"the largest trials of the search space fit no node: {'; '.join(reasons)}"
@@ -139,11 +139,11 @@ class Nodes:
 
         Raises :class:`NoPlace` when no node that the run has ever seen can hold it.
         """
-        if infeasible(*_parts(placement), self._living):
-            reasons = infeasible(*_parts(placement), self._seen.values())
+        if _reasons(placement, self._living):
+            reasons = _reasons(placement, self._seen.values())
             if reasons:
                 raise NoPlace("; ".join(reasons))
-        chosen = self._chosen(identity, placement)
+        chosen = self._kept_apart(self._chosen(identity, placement))
         self._note_size(placement, kind)
         self._hold(identity, _Live(placement, chosen, self._clock()))
         return chosen
@@ -223,7 +223,7 @@ class Nodes:
         """What trials that have not begun wait for, by identity."""
         now = self._clock()
         return {
-            identity: waiting(live.asked, infeasible(*_parts(live.asked), self._living))
+            identity: waiting(live.asked, _reasons(live.asked, self._living))
             for identity, live in self._live.items()
             if not live.begun and (self._room.waits(identity) or now - live.since > _PATIENCE_S)
         }
@@ -251,7 +251,7 @@ class Nodes:
 
     def _width(self) -> int:
         smallest = self._kept_off(self._sizes[0].placement, self._excluded())
-        room = max(1, slots(smallest.bundles, self._living, smallest.strategy))
+        room = max(1, slots(smallest.bundles, self._living, smallest.strategy, smallest.apart))
         return room if self._limit is None else min(room, self._limit)
 
     def _impatient(self) -> bool:
@@ -270,7 +270,7 @@ class Nodes:
         spared = self._excluded()
         avoided = set(self._record.avoided.get(identity, ())) & {n.id for n in self._living}
         kept_off = self._kept_off(placement, spared | avoided)
-        if avoided and infeasible(*_parts(kept_off), self._living):
+        if avoided and _reasons(kept_off, self._living):
             kept_off = self._kept_off(placement, spared)
         with_weights = set(self._record.weights) - spared - avoided
         if self._cluster.local_weights and with_weights:
@@ -278,6 +278,19 @@ class Nodes:
             if self._room.fits(near):
                 return near
         return kept_off
+
+    def _kept_apart(self, placement: Placement) -> Placement:
+        """A placement that names a node for each bundle, where some must not share one: those that
+        have room now, else those that will have it when all others have ended."""
+        if not placement.apart:
+            return placement
+        found = self._room.layout(placement)
+        for nodes in (self._living, list(self._seen.values())):
+            if found is None:
+                found = Room(nodes).layout(placement)
+        if found is None:  # nodes that had it were never there at the same time
+            return replace(placement, strategy="STRICT_SPREAD", apart=())
+        return placement.on(found)
 
     def _kept_off(self, placement: Placement, nodes: set[str]) -> Placement:
         """The same on any other nodes; nodes that join later included, where the user named none
@@ -314,12 +327,10 @@ class Nodes:
         for identity, live in self._live.items():
             if live.begun or identity in self._given_up:
                 continue
-            reasons = infeasible(*_parts(live.asked), self._living)
+            reasons = _reasons(live.asked, self._living)
             if not reasons:
                 live.infeasible = None
-            elif not infeasible(
-                *_parts(self._kept_off(live.plain, self._excluded())), self._living
-            ):
+            elif self._can_be_placed(live.plain):
                 self._given_up[identity] = "the node that was chosen for it has left"
             elif live.infeasible is None:
                 live.infeasible = now
@@ -330,7 +341,7 @@ class Nodes:
 
     def _can_be_placed(self, plain: Placement) -> bool:
         kept_off = self._kept_off(plain, self._excluded())
-        return not infeasible(*_parts(kept_off), self._living)
+        return not _reasons(kept_off, self._living)
 
     def _blamed(self, live: _Live, failure: Mapping[str, Any]) -> set[str]:
         """Where a failure happened: it may say so itself by an address."""
@@ -373,7 +384,7 @@ class Nodes:
             size
             for size in self._sizes
             if self._can_be_placed(size.placement)
-            and infeasible(*_parts(self._kept_off(size.placement, then)), self._living)
+            and _reasons(self._kept_off(size.placement, then), self._living)
         ]
 
     def _has_weights(self, nodes: Iterable[str]) -> None:
@@ -385,8 +396,8 @@ class Nodes:
             self._record.save(self._file, self._write)
 
 
-def _parts(placement: Placement) -> tuple[tuple[Bundle, ...], Any]:
-    return placement.bundles, placement.strategy
+def _reasons(placement: Placement, nodes: Iterable[Node]) -> list[str]:
+    return infeasible(placement.bundles, placement.strategy, nodes, placement.apart)
 
 
 def _addresses(instances: Any) -> set[str]:
