@@ -41,6 +41,8 @@ _COMMANDS = "vllm.entrypoints.cli.main"
 """Module of the program ``vllm``, which alone can be without an API."""
 _OURS = ("model", "host", "port", "served-model-name", "api-key")
 """Arguments that the deployment decides."""
+_OF_AN_API = ("api-server-count",)
+"""Arguments that a part without an API refuses."""
 _RECORDER = "recorder"
 """Where in its folder an instance has the plug-in that records."""
 _LOG_WORDS = {"log", "logs", "logging"}
@@ -118,6 +120,8 @@ class VllmEngine(Engine):
         options, env = self.options, deployment.env
         tuned = {key: None if value == "" else value for key, value in deployment.options.items()}
         args = without(merged(options.args, tuned), _OURS)
+        if deployment.headless:
+            args = without(args, _OF_AN_API)
         try:
             extra, given = in_list(options.extra_args, env), argument_list(in_mapping(args, env))
         except ValueError as error:
