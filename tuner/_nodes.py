@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,8 @@ class Nodes:
     def refusal(self) -> list[str]:
         """Why the search cannot begin on these nodes: its first or its smallest trials fit none."""
         needed = [self._sizes[0], *(one for one in self._sizes if one.kind == "baseline")]
-        faults: dict[str, None] = {}
-        for size in needed:
-            for reason in _reasons(size.placement, self._living):
-                faults[reason] = None
-        return list(faults)
+        faults = (_reasons(size.placement, self._living) for size in needed)
+        return list(dict.fromkeys(chain.from_iterable(faults)))
 
     def warning(self) -> str | None:
         """What to say before the search about its largest trials; None where they fit."""
@@ -139,10 +137,9 @@ class Nodes:
 
         Raises :class:`NoPlace` when no node that the run has ever seen can hold it.
         """
-        if _reasons(placement, self._living):
-            reasons = _reasons(placement, self._seen.values())
-            if reasons:
-                raise NoPlace("; ".join(reasons))
+        lacking = _reasons(placement, self._living)
+        if lacking and (reasons := _reasons(placement, self._seen.values())):
+            raise NoPlace("; ".join(reasons))
         chosen = self._kept_apart(self._chosen(identity, placement))
         self._note_size(placement, kind)
         self._hold(identity, _Live(placement, chosen, self._clock()))
@@ -280,17 +277,14 @@ class Nodes:
         return kept_off
 
     def _kept_apart(self, placement: Placement) -> Placement:
-        """A placement that names a node for each bundle, where some must not share one: those that
-        have room now, else those that will have it when all others have ended."""
+        """Where bundles must not share nodes, a node is named for each: one that has room now, else
+        one that will have it. All are apart where the search for such nodes gives up."""
         if not placement.apart:
             return placement
-        found = self._room.layout(placement)
-        for nodes in (self._living, list(self._seen.values())):
-            if found is None:
-                found = Room(nodes).layout(placement)
-        if found is None:  # nodes that had it were never there at the same time
-            return replace(placement, strategy="STRICT_SPREAD", apart=())
-        return placement.on(found)
+        rooms = (self._room, Room(self._living), Room(self._seen.values()))
+        if found := next(filter(None, (room.layout(placement) for room in rooms)), None):
+            return placement.on(found)
+        return replace(placement, strategy="STRICT_SPREAD", apart=())
 
     def _kept_off(self, placement: Placement, nodes: set[str]) -> Placement:
         """The same on any other nodes; nodes that join later included, where the user named none
@@ -340,8 +334,7 @@ class Nodes:
                 self._given_up[identity] = said
 
     def _can_be_placed(self, plain: Placement) -> bool:
-        kept_off = self._kept_off(plain, self._excluded())
-        return not _reasons(kept_off, self._living)
+        return not _reasons(self._kept_off(plain, self._excluded()), self._living)
 
     def _blamed(self, live: _Live, failure: Mapping[str, Any]) -> set[str]:
         """Where a failure happened: it may say so itself by an address."""

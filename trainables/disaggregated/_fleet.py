@@ -15,6 +15,8 @@ from trainables._trial import POLL_SECONDS, Json, Progress, TrialFailure, TrialR
 from trainables.disaggregated._plan import Instance, Plan
 from trainables.disaggregated._span import HEAD_PORTS, Head
 
+_START = "deploy"
+"""The stage until all instances serve."""
 _FIRST_WORD_S = 180.0
 """A process on a node may take as long to come up, whatever silence is allowed later."""
 _END_S = 90.0
@@ -33,6 +35,8 @@ class InstanceFailure(MemberFailure):
         said = str(failure)
         message = f"{instance.title} on {member.name}: {said}"
         document = {**failure.to_json(), "message": message, "stage": stage}
+        if failure.failure == "startup" and stage != _START:
+            document["class"] = "tool"  # a part without an API cannot know that its instance serves
         super().__init__({**document, "instance": instance.name}, member.address)
 
 
@@ -87,7 +91,7 @@ class Fleet:
         self._trial = trial
         self._plan = plan
         self._silence_s = silence_s
-        self._stage = "deploy"
+        self._stage = _START
         members = [trial.crew[number] for number in range(len(trial.crew))]
         self._posts = [
             _Post(instance, member) for instance, member in zip(plan.parts, members, strict=True)

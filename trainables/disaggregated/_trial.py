@@ -272,7 +272,7 @@ class DisaggregatedTrial(ServedTrial):
     def _misfits_of(self, split: Plan) -> list[str]:
         if self._simulates and not str(engine_block(split).get("type")).startswith("vllm"):
             return []  # MindIE moves KV caches by its own configuration, which is not simulated
-        found = [] if self._simulates else span_misfits(split)
+        found = self._unspannable(split)
         if split.transfer is None:
             return [*found, *self._router.misfits(split)]
         found += [said for said in self._transfer.misfits(split) if said not in found]
@@ -283,11 +283,15 @@ class DisaggregatedTrial(ServedTrial):
             split = plan(self.options, parameters, kind)
         except SplitError as error:
             raise TrialFailure("input", "deploy", str(error)) from error
-        misfits = span_misfits(split) if kind in ALONE else self._misfits_of(split)
-        if misfits and not (kind in ALONE and self._simulates):
+        misfits = self._unspannable(split) if kind in ALONE else self._misfits_of(split)
+        if misfits:
             suggestion = "see trial.transfer, trial.router, trial.roles and trial.shapes"
             raise TrialFailure("input", "deploy", "; ".join(misfits), suggestion=suggestion)
         return split
+
+    def _unspannable(self, split: Plan) -> list[str]:
+        """Why instances cannot be on several nodes, which simulated ones never are."""
+        return [] if self._simulates else span_misfits(split)
 
     def _bundle(self, instance: Instance, one: Bundle) -> Bundle:
         """What a part of an instance occupies."""

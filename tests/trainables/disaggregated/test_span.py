@@ -243,15 +243,18 @@ def test_an_instance_over_two_nodes_is_measured_as_one(carry_out: Carried, run_i
     assert not find_processes(run_id)
 
 
-@pytest.mark.parametrize("kind", ["candidate", "prefill"])
+@pytest.mark.parametrize(
+    ("kind", "last_words", "sort"),
+    [("candidate", "RuntimeError: HCCL timeout", "device"), ("prefill", "bye", "tool")],
+)
 def test_a_part_that_dies_under_load_fails_its_instance(
-    carry_out: Carried, tmp_path: Path, run_id: str, kind: str
+    carry_out: Carried, tmp_path: Path, run_id: str, kind: str, last_words: str, sort: str
 ) -> None:
     file = tmp_path / "die"
 
     def kill(report: dict[str, Any]) -> None:
         if report["stage"].startswith("benchmark") and not file.exists():
-            file.with_suffix(".new").write_text("RuntimeError: HCCL timeout")
+            file.with_suffix(".new").write_text(last_words)
             file.with_suffix(".new").rename(file)
 
     report = carry_out(
@@ -269,7 +272,7 @@ def test_a_part_that_dies_under_load_fails_its_instance(
     )
     assert report["status"] == "failed", report
     failure = report["failure"]
-    assert (failure["class"], failure["instance"]) == ("device", "prefill-1")
+    assert (failure["class"], failure["instance"]) == (sort, "prefill-1")
     assert failure["message"].startswith("prefill-1 part 2 on node-2: ")
     assert failure["stage"] == "benchmark-1"
     assert not find_processes(run_id)
