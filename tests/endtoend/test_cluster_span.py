@@ -79,7 +79,7 @@ def test_parts_of_an_instance_never_share_a_node(tmp_path: Path, cluster: Nodes)
 
 @pytest.mark.engine
 @pytest.mark.skipif(not TOOL.exists(), reason="no vLLM; see make tools")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_a_tensor_parallel_group_is_on_two_nodes(tmp_path: Path, cluster: Nodes) -> None:
     args = {"tensor-parallel-size": 2}
     shapes = {"wide": {"devices": 2, "nodes": 2, "args": args, "roles": ["mixed"]}}
@@ -92,7 +92,7 @@ def test_a_tensor_parallel_group_is_on_two_nodes(tmp_path: Path, cluster: Nodes)
         trial__engine=dict(ENGINE),
     )
     search = Search("run", file, cluster, "--json")
-    search.conclude(800)
+    search.conclude(1100)
     for item in ledger(search.folder):
         print(item["kind"], item["seconds"], item["metrics"]["startup_s"])
         assert_spread(item, "mixed-1", cluster)
@@ -103,7 +103,7 @@ def test_a_tensor_parallel_group_is_on_two_nodes(tmp_path: Path, cluster: Nodes)
 
 @pytest.mark.engine
 @pytest.mark.skipif(not TOOL.exists(), reason="no vLLM; see make tools")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_kv_caches_come_from_both_nodes_of_an_instance(tmp_path: Path, cluster: Nodes) -> None:
     """Data parallel ranks of a prefill instance, and a decode instance beside one of its parts."""
     shapes = {
@@ -125,7 +125,7 @@ def test_kv_caches_come_from_both_nodes_of_an_instance(tmp_path: Path, cluster: 
         trial__benchmark__workload={"type": "random", "input_tokens": 96, "output_tokens": 8},
     )
     search = Search("run", file, cluster, "--json")
-    search.conclude(800)
+    search.conclude(1100)
     for item in ledger(search.folder):
         print(item["kind"], item["seconds"], item["metrics"]["startup_s"])
         assert_spread(item, "prefill-1", cluster)
