@@ -13,9 +13,9 @@ from trainables.disaggregated._deploy_kubernetes import manifests
 from trainables.disaggregated._deploy_words import shell_lines, slot, slots
 from trainables.disaggregated._plan import Instance, Plan
 from trainables.disaggregated._router import make_router
-from trainables.disaggregated._span import Head, span_misfits, spanned
+from trainables.disaggregated._span import Head, on_node, span_misfits
 from trainables.disaggregated._transfer import Addition, Flow, Where, make_transfer
-from trainables.disaggregated._transfer_environment import ascend_environment, is_ascend
+from trainables.disaggregated._transfer_environment import is_ascend
 from trainables.disaggregated._transfer_sizes import engine_block
 from trainables.engines import Deployment, Launch, make_engine
 from trainables.engines._engine import serve_script
@@ -155,7 +155,7 @@ def _in_pod(plan: Plan, instance: Instance) -> Deployed:
 
 def _launch(plan: Plan, instance: Instance, first_port: int, interface: str, head: Head) -> Launch:
     addition = _addition(plan, instance, first_port, interface)
-    instance = spanned(plan, instance, head, interface)
+    instance = on_node(plan, instance, head, interface)
     block = dict(plan.engine)
     if block.get("record_iterations"):
         block["record_iterations"] = False
@@ -183,16 +183,12 @@ def _first_port(plan: Plan) -> int:
 
 
 def _addition(plan: Plan, instance: Instance, first_port: int, interface: str) -> Addition:
-    if plan.transfer is not None:
-        transfer = make_transfer(plan.transfer)
-        ports = range(first_port, first_port + transfer.ports(instance))
-        where = Where(plan, instance.host, ports, interface, slot(SHARED))
-        return transfer.settings(instance, where)
-    if not is_ascend(plan):
+    if plan.transfer is None:
         return Addition()
-    decided = {*plan.engine.get("env_vars", {}), *instance.env}
-    env = ascend_environment(instance.role, instance.host, interface)
-    return Addition(env={key: value for key, value in env.items() if key not in decided})
+    transfer = make_transfer(plan.transfer)
+    ports = range(first_port, first_port + transfer.ports(instance))
+    where = Where(plan, instance.host, ports, interface, slot(SHARED))
+    return transfer.settings(instance, where)
 
 
 def _router_launch(plan: Plan, instances: list[Instance], host: str) -> Launch | None:

@@ -21,7 +21,7 @@ from trainables.disaggregated._front import Front
 from trainables.disaggregated._options import DECODE
 from trainables.disaggregated._plan import Instance, Plan
 from trainables.disaggregated._proof import Uncounted, Unproven, aside, transferred_tokens
-from trainables.disaggregated._span import Head, spanned
+from trainables.disaggregated._span import Head, on_node
 from trainables.disaggregated._supervision import supervised, timed
 from trainables.disaggregated._transfer import Flow, Transfer, Where
 
@@ -149,11 +149,11 @@ class Link:
             args={**addition.args, **instance.args},
             env={**addition.env, **instance.env},
         )
-        return spanned(self._split, joined, head, interface)
+        return on_node(self._split, joined, head, interface, there["address"])
 
     def _alone(self, instance: Instance, there: Mapping[str, Json], head: Head) -> Instance:
         alone = with_dummies(instance) if self._dummies else instance
-        return spanned(self._split, alone, head, self._interface(there))
+        return on_node(self._split, alone, head, self._interface(there), there["address"])
 
     def _interface(self, there: Mapping[str, Json]) -> str:
         return self._split.interface or there["interface"] or ""

@@ -63,20 +63,21 @@ def spans_ranks(has: Sizes, nodes: int) -> bool:
     return has.data > 1 and has.data % nodes == 0
 
 
-def spanned(plan: Plan, instance: Instance, head: Head, interface: str) -> Instance:
-    """A part of an instance, on its node, with what it needs to find the others.
+def on_node(
+    plan: Plan, instance: Instance, head: Head, interface: str, address: str = ""
+) -> Instance:
+    """A part of an instance, on its node, with what it needs there to find the others, and on
+    Ascend with the variables that every instance gets, as far as the user has not set them.
 
     Args:
-        instance: Whose ``host`` is the address of that node.
-        interface: The one that has it; empty: left to the libraries.
+        interface: The one that has the node's address; empty: left to the libraries.
+        address: Of that node; the instance's ``host`` by default.
     """
-    if instance.nodes == 1:
+    if instance.nodes == 1 and not is_ascend(plan):
         return instance
-    return replace(
-        instance,
-        args=merged(instance.args, span_arguments(plan, instance, head)),
-        env={**span_environment(plan, instance, interface), **instance.env},
-    )
+    spans = span_arguments(plan, instance, head) if instance.nodes > 1 else {}
+    variables = node_environment(plan, instance, interface, address or instance.host)
+    return replace(instance, args=merged(instance.args, spans), env={**variables, **instance.env})
 
 
 def span_arguments(plan: Plan, instance: Instance, head: Head) -> dict[str, Json]:
@@ -100,15 +101,17 @@ def span_arguments(plan: Plan, instance: Instance, head: Head) -> dict[str, Json
     }
 
 
-def span_environment(plan: Plan, instance: Instance, interface: str) -> dict[str, str]:
+def node_environment(
+    plan: Plan, instance: Instance, interface: str, address: str
+) -> dict[str, str]:
     """Variables by which the parts of an instance find each other, without those that the user
-    has set; arguments as for :func:`spanned`."""
+    has set; arguments as for :func:`on_node`."""
     if is_ascend(plan):
-        found = ascend_environment(instance.role, instance.host, interface)
+        found = ascend_environment(instance.role, address, interface)
     else:
         names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
         found = {
-            "VLLM_HOST_IP": instance.host,
+            "VLLM_HOST_IP": address,
             **(dict.fromkeys(names, interface) if interface else {}),
         }
     decided = {*engine_block(plan).get("env_vars", {}), *instance.env}

@@ -16,7 +16,7 @@ from trainables._program import StageError
 from trainables.disaggregated._deploy import deployment_files
 from trainables.disaggregated._options import DisaggregatedOptions
 from trainables.disaggregated._plan import Plan, plan
-from trainables.disaggregated._span import Head, span_misfits, spanned
+from trainables.disaggregated._span import Head, on_node, span_misfits
 from trainables.disaggregated._transfer import Where, make_transfer
 
 HEAD = Head("10.0.0.1", 29000)
@@ -51,7 +51,7 @@ def told(whole: Plan, part: int) -> dict[str, Any]:
     one = whole.parts[part - 1]
     return {
         name: value
-        for name, value in spanned(whole, one, HEAD, "eth0").args.items()
+        for name, value in on_node(whole, one, HEAD, "eth0").args.items()
         if name not in one.args
     }
 
@@ -101,7 +101,7 @@ def test_a_group_of_ranks_meets_at_its_head(args: dict[str, Any]) -> None:
 def test_what_the_user_said_of_a_part_stays_where_it_says_the_same() -> None:
     whole = split({**DP16, "data_parallel_size_local": 8})
     assert span_misfits(whole) == []
-    args = spanned(whole, whole.parts[1], HEAD, "").args
+    args = on_node(whole, whole.parts[1], HEAD, "").args
     assert [value for name, value in args.items() if "local" in name] == [8]
 
 
@@ -186,9 +186,21 @@ def test_mooncake_refuses_a_group_whose_ports_it_would_count_through_two_nodes()
 def test_parts_outside_ascend_are_told_their_address_and_interface() -> None:
     changes: dict[str, Any] = {"engine": CPU, "transfer": {"type": "example"}}
     whole = split({"tensor-parallel-size": 2}, 2, 2, **changes)
-    env = spanned(whole, whole.parts[1].serving("10.0.0.2", 0, ""), HEAD, "eth0").env
+    env = on_node(whole, whole.parts[1].serving("10.0.0.2", 0, ""), HEAD, "eth0").env
     assert env["VLLM_HOST_IP"] == "10.0.0.2"
     assert env["GLOO_SOCKET_IFNAME"] == "eth0"
+
+
+def test_an_instance_that_is_alone_on_ascend_is_told_its_node() -> None:
+    engine = {**ASCEND, "env_vars": {"HCCL_OP_EXPANSION_MODE": "HOST"}}
+    changes: dict[str, Any] = {"engine": engine, "parameters": {"mixed_instances": 1}}
+    whole = split({"tensor-parallel-size": 16}, 1, **changes)
+    one = whole.parts[0].serving("127.0.0.1", 7100, "")
+    found = on_node(whole, one, HEAD, "eth0", "10.0.0.1")
+    assert found.args == one.args
+    assert found.env["HCCL_IF_IP"] == found.env["VLLM_HOST_IP"] == "10.0.0.1"
+    assert found.env["GLOO_SOCKET_IFNAME"] == "eth0"
+    assert "HCCL_OP_EXPANSION_MODE" not in found.env
 
 
 def test_scripts_start_each_part_on_its_node(tmp_path: Path) -> None:
