@@ -7,21 +7,28 @@ nodes before anything is started, and what is missing is said in words.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from cluster._resources import Bundle, Need, Node, Strategy, units
+
+Apart: TypeAlias = Sequence[Sequence[int]]
+"""Groups of bundles of which no two may share a node, see :class:`cluster.Placement`."""
 
 _SEARCH_STEPS = 20_000
 _SEARCH_BUNDLES = 200
 _SLOTS_COUNTED = 1000
 
 
-def infeasible(bundles: Sequence[Bundle], strategy: Strategy, nodes: Iterable[Node]) -> list[str]:
+def infeasible(
+    bundles: Sequence[Bundle], strategy: Strategy, nodes: Iterable[Node], apart: Apart = ()
+) -> list[str]:
     """Why one trial can never be placed on these nodes even when idle; empty when it can.
 
     Args:
         bundles: What one trial asks for.
         strategy: How its bundles are laid out.
         nodes: The cluster.
+        apart: Groups of bundles that must not share nodes.
     """
     living = [node for node in nodes if node.alive]
     if not living:
@@ -32,7 +39,7 @@ def infeasible(bundles: Sequence[Bundle], strategy: Strategy, nodes: Iterable[No
         for number, need in enumerate(needs, 1)
         if not any(need.copies(node) for node in living)
     ]
-    if reasons or len(needs) == 1 or _Search(living, needs, strategy).place(1) is not False:
+    if reasons or len(needs) == 1 or _Search(living, needs, strategy, apart).place(1) is not False:
         return reasons
     where = "; ".join(
         f"bundle {number} ({need}) fits {_names(n for n in living if need.copies(n))}"
@@ -40,10 +47,18 @@ def infeasible(bundles: Sequence[Bundle], strategy: Strategy, nodes: Iterable[No
     )
     if strategy == "STRICT_SPREAD":
         return [f"each bundle needs a node of its own (STRICT_SPREAD), but {where}"]
+    if apart:
+        groups = "; ".join(", ".join(str(number + 1) for number in group) for group in apart)
+        return [f"bundles {groups} need a node of their own each, which never fits: {where}"]
     return [f"each bundle fits some node, but all of them never fit at once: {where}"]
 
 
-def slots(bundles: Sequence[Bundle], nodes: Iterable[Node], strategy: Strategy = "PACK") -> int:
+def slots(
+    bundles: Sequence[Bundle],
+    nodes: Iterable[Node],
+    strategy: Strategy = "PACK",
+    apart: Apart = (),
+) -> int:
     """How many such trials fit the idle cluster at once; at most 1000 are counted.
 
     Exact for one bundle and for ``STRICT_PACK``, and elsewhere as far as a bounded search can
@@ -53,17 +68,19 @@ def slots(bundles: Sequence[Bundle], nodes: Iterable[Node], strategy: Strategy =
     needs = needs_of(bundles, strategy)
     if len(needs) == 1:
         return min(sum(needs[0].copies(node) for node in living), _SLOTS_COUNTED)
-    room, count = _Search(living, needs, strategy), 0
+    room, count = _Search(living, needs, strategy, apart), 0
     while count < _SLOTS_COUNTED and room.place(1):
         count += 1
     while count < _SLOTS_COUNTED:
-        if not _Search(living, needs, strategy).place(count + 1):
+        if not _Search(living, needs, strategy, apart).place(count + 1):
             break
         count += 1
     return count
 
 
-def places(needs: Sequence[Need], strategy: Strategy, nodes: Sequence[Node]) -> list[str] | None:
+def places(
+    needs: Sequence[Need], strategy: Strategy, nodes: Sequence[Node], apart: Apart = ()
+) -> list[str] | None:
     """Ids of living nodes for these needs, all at once; None where there are none, or none were
     found within the bound of the search.
 
@@ -72,7 +89,7 @@ def places(needs: Sequence[Need], strategy: Strategy, nodes: Sequence[Node]) -> 
     """
     if not needs:
         return []
-    search = _Search(nodes, needs, strategy)
+    search = _Search(nodes, needs, strategy, apart)
     if not search.place(1):
         return None
     return [nodes[index].id for _, index in sorted(search.chosen)]
@@ -101,11 +118,17 @@ class _Search:
         chosen: Number of the need and index of its node, for everything placed.
     """
 
-    def __init__(self, nodes: Sequence[Node], needs: Sequence[Need], strategy: Strategy) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], needs: Sequence[Need], strategy: Strategy, apart: Apart
+    ) -> None:
         names = sorted({name for need in needs for name in need.units})
         self._free = [[units(node.resources.get(name, 0)) for name in names] for node in nodes]
         self._alike = [tuple(need.matches(node) for need in needs) for node in nodes]
-        self._apart = strategy == "STRICT_SPREAD"
+        groups = [range(len(needs))] if strategy == "STRICT_SPREAD" else apart
+        self._groups = [
+            [group for group, members in enumerate(groups) if number in members]
+            for number in range(len(needs))
+        ]
         self._steps = 0
         self._bundles = [
             (
@@ -129,12 +152,13 @@ class _Search:
             return False
         self._steps = 0
         try:
-            return self._place_from(0, trials * len(self._bundles), set())
+            return self._place_from(0, trials * len(self._bundles), frozenset())
         except _GaveUp:
             return None
 
-    def _place_from(self, position: int, end: int, used: set[int]) -> bool:
-        """Place the bundles from ``position`` on; ``used`` are the nodes of the same copy."""
+    def _place_from(self, position: int, end: int, used: frozenset[tuple[int, int]]) -> bool:
+        """Place the bundles from ``position`` on; ``used`` are the groups of the same copy, with
+        the nodes that they have."""
         if position == end:
             return True
         self._steps += 1
@@ -143,12 +167,13 @@ class _Search:
         number = position % len(self._bundles)
         allowed, takes, wanted = self._bundles[number]
         if number == 0:
-            used = set()
+            used = frozenset()
         tried = set()
         for index in allowed:
             free = self._free[index]
             sort = (tuple(free), self._alike[index])
-            if self._apart and index in used:
+            takes_for = {(group, index) for group in self._groups[wanted]}
+            if used & takes_for:
                 continue
             if sort in tried or any(map(int.__lt__, free, takes)):
                 continue
@@ -156,7 +181,7 @@ class _Search:
             self._free[index] = [have - take for have, take in zip(free, takes, strict=True)]
             placed = False
             try:
-                placed = self._place_from(position + 1, end, used | {index})
+                placed = self._place_from(position + 1, end, used | takes_for)
             finally:
                 if not placed:
                     self._free[index] = free

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias, get_args
@@ -74,10 +74,13 @@ class Placement:
     Attributes:
         bundles: At least one; what supervises the trial lives in the first.
         strategy: How they are laid on nodes.
+        apart: Groups of bundles, by their numbers from 0, of which no two may share a node. Ray
+            has no word for that: whoever asks it names nodes for them, see :meth:`on`.
     """
 
     bundles: tuple[Bundle, ...]
     strategy: Strategy = "PACK"
+    apart: tuple[tuple[int, ...], ...] = ()
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -85,7 +88,8 @@ class Placement:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Placement:
         bundles = tuple(Bundle(**bundle) for bundle in document["bundles"])
-        return cls(bundles, document["strategy"])
+        apart = tuple(tuple(group) for group in document.get("apart", ()))
+        return cls(bundles, document["strategy"], apart)
 
     @property
     def total(self) -> dict[str, float]:
@@ -99,6 +103,14 @@ class Placement:
         """The same, where each bundle also asks for a label."""
         bundles = (replace(one, labels={**one.labels, key: selector}) for one in self.bundles)
         return replace(self, bundles=tuple(bundles))
+
+    def on(self, nodes: Sequence[str]) -> Placement:
+        """The same on these nodes: an id for each bundle, which keeps apart what has to be."""
+        bundles = (
+            replace(one, labels={**one.labels, NODE_ID: node})
+            for one, node in zip(self.bundles, nodes, strict=True)
+        )
+        return replace(self, bundles=tuple(bundles), apart=())
 
 
 def parse_bundle(resources: Mapping[str, float], labels: Mapping[str, str] | None = None) -> Bundle:

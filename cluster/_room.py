@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cluster._placement import needs_of, places
+from cluster._placement import Apart, needs_of, places
 from cluster._resources import Need, Node, Placement, Strategy, units
 
 _DEVICES = ("NPU", "GPU")
@@ -131,7 +131,17 @@ class Room:
         if self._waiting:
             return False
         needs = needs_of(placement.bundles, placement.strategy)
-        return self._layout(needs, placement.strategy, [None] * len(needs)) is not None
+        return (
+            self._layout(needs, placement.strategy, [None] * len(needs), placement.apart)
+            is not None
+        )
+
+    def layout(self, placement: Placement) -> list[str] | None:
+        """Nodes for one more, by bundle, beside everything that is held; None where there is no
+        room now. Not for ``STRICT_PACK``, which has one node."""
+        needs = needs_of(placement.bundles, placement.strategy)
+        found = self._layout(needs, placement.strategy, [None] * len(needs), placement.apart)
+        return None if found is None else [found[number] for number in range(len(needs))]
 
     def _guess(self, held: _Held) -> bool:
         """Find a place for what has none; whether there was one."""
@@ -144,12 +154,17 @@ class Room:
         return True
 
     def _layout(
-        self, needs: Sequence[Need], strategy: Strategy, where: Sequence[str | None]
+        self,
+        needs: Sequence[Need],
+        strategy: Strategy,
+        where: Sequence[str | None],
+        apart: Apart = (),
     ) -> Mapping[int, str] | None:
-        """Nodes for those needs that have none; None when they do not fit together."""
+        """Nodes for those needs that have none; None when they do not fit together. ``apart`` is
+        for needs of which none has one."""
         missing = [number for number, node in enumerate(where) if node is None]
-        apart = strategy == "STRICT_SPREAD"
-        taken = {node for node in where if node is not None} if apart else set()
+        spread = strategy == "STRICT_SPREAD"
+        taken = {node for node in where if node is not None} if spread else set()
         if len(missing) == 1:
             node = self._tightest(needs[missing[0]], taken)
             return None if node is None else {missing[0]: node}
@@ -158,7 +173,7 @@ class Room:
             for node in self._nodes.values()
             if node.id not in taken
         ]
-        found = places([needs[number] for number in missing], strategy, nodes)
+        found = places([needs[number] for number in missing], strategy, nodes, apart)
         return None if found is None else dict(zip(missing, found, strict=True))
 
     def _tightest(self, need: Need, taken: Collection[str]) -> str | None:

@@ -123,8 +123,8 @@ class Agent:
         Args:
             request: ``spec`` (a :class:`TrialSpec` whose folder is that of the engine, and whose
                 context says whether the model is copied to this node), ``engine`` (its block),
-                ``model`` (folder or ``builtin:`` name), ``served_name``, ``options``, ``env`` and
-                ``config`` as in :class:`trainables.engines.Deployment`.
+                ``model`` (folder or ``builtin:`` name), ``served_name``, ``options``, ``env``,
+                ``config`` and ``headless`` as in :class:`trainables.engines.Deployment`.
         """
         if self._runner is not None:
             raise RuntimeError("the agent has an engine already")
@@ -138,7 +138,8 @@ class Agent:
         Returns: ``status`` (``idle``, ``starting``, ``serving``, ``failed``, ``stopped``),
         ``stage``, ``note``; once it serves ``base_url``, ``port``, ``served_name``, ``log``,
         ``seconds``, ``notes``, ``versions``; once it failed ``failure``. An engine that ended
-        although it served has failed.
+        although it served has failed. A headless one serves as soon as it lives, without
+        ``base_url`` and ``port``.
         """
         if self._runner is None:
             return vars(_State())
@@ -214,12 +215,13 @@ class _Runner:
                 progress = next(steps)
             except StopIteration as end:
                 service: Service = held.enter_context(end.value)
+                listens = not service.deployment.headless
                 self._tell(
                     status="serving",
                     stage="health",
                     note="",
-                    base_url=service.base_url,
-                    port=service.deployment.port,
+                    base_url=service.base_url if listens else None,
+                    port=service.deployment.port if listens else 0,
                     served_name=service.served_name,
                     log=str(service.log),
                     seconds=service.seconds,
@@ -246,6 +248,7 @@ class _Runner:
                 options=request["options"],
                 env=request["env"],
                 config=request["config"],
+                headless=request.get("headless", False),
             )
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +98,13 @@ class Nodes:
     def refusal(self) -> list[str]:
         """Why the search cannot begin on these nodes: its first or its smallest trials fit none."""
         needed = [self._sizes[0], *(one for one in self._sizes if one.kind == "baseline")]
-        faults: dict[str, None] = {}
-        for size in needed:
-            for reason in infeasible(*_parts(size.placement), self._living):
-                faults[reason] = None
-        return list(faults)
+        faults = (_reasons(size.placement, self._living) for size in needed)
+        return list(dict.fromkeys(chain.from_iterable(faults)))
 
     def warning(self) -> str | None:
         """What to say before the search about its largest trials; None where they fit."""
         largest = self._sizes[-1]
-        reasons = infeasible(*_parts(largest.placement), self._living)
+        reasons = _reasons(largest.placement, self._living)
         if not reasons:
             return None
         return f"the largest trials of the search space fit no node: {'; '.join(reasons)}"
@@ -139,11 +137,10 @@ class Nodes:
 
         Raises :class:`NoPlace` when no node that the run has ever seen can hold it.
         """
-        if infeasible(*_parts(placement), self._living):
-            reasons = infeasible(*_parts(placement), self._seen.values())
-            if reasons:
-                raise NoPlace("; ".join(reasons))
-        chosen = self._chosen(identity, placement)
+        lacking = _reasons(placement, self._living)
+        if lacking and (reasons := _reasons(placement, self._seen.values())):
+            raise NoPlace("; ".join(reasons))
+        chosen = self._kept_apart(self._chosen(identity, placement))
         self._note_size(placement, kind)
         self._hold(identity, _Live(placement, chosen, self._clock()))
         return chosen
@@ -223,7 +220,7 @@ class Nodes:
         """What trials that have not begun wait for, by identity."""
         now = self._clock()
         return {
-            identity: waiting(live.asked, infeasible(*_parts(live.asked), self._living))
+            identity: waiting(live.asked, _reasons(live.asked, self._living))
             for identity, live in self._live.items()
             if not live.begun and (self._room.waits(identity) or now - live.since > _PATIENCE_S)
         }
@@ -251,7 +248,7 @@ class Nodes:
 
     def _width(self) -> int:
         smallest = self._kept_off(self._sizes[0].placement, self._excluded())
-        room = max(1, slots(smallest.bundles, self._living, smallest.strategy))
+        room = max(1, slots(smallest.bundles, self._living, smallest.strategy, smallest.apart))
         return room if self._limit is None else min(room, self._limit)
 
     def _impatient(self) -> bool:
@@ -270,7 +267,7 @@ class Nodes:
         spared = self._excluded()
         avoided = set(self._record.avoided.get(identity, ())) & {n.id for n in self._living}
         kept_off = self._kept_off(placement, spared | avoided)
-        if avoided and infeasible(*_parts(kept_off), self._living):
+        if avoided and _reasons(kept_off, self._living):
             kept_off = self._kept_off(placement, spared)
         with_weights = set(self._record.weights) - spared - avoided
         if self._cluster.local_weights and with_weights:
@@ -278,6 +275,16 @@ class Nodes:
             if self._room.fits(near):
                 return near
         return kept_off
+
+    def _kept_apart(self, placement: Placement) -> Placement:
+        """Where bundles must not share nodes, a node is named for each: one that has room now, else
+        one that will have it. All are apart where the search for such nodes gives up."""
+        if not placement.apart:
+            return placement
+        rooms = (self._room, Room(self._living), Room(self._seen.values()))
+        if found := next(filter(None, (room.layout(placement) for room in rooms)), None):
+            return placement.on(found)
+        return replace(placement, strategy="STRICT_SPREAD", apart=())
 
     def _kept_off(self, placement: Placement, nodes: set[str]) -> Placement:
         """The same on any other nodes; nodes that join later included, where the user named none
@@ -314,12 +321,10 @@ class Nodes:
         for identity, live in self._live.items():
             if live.begun or identity in self._given_up:
                 continue
-            reasons = infeasible(*_parts(live.asked), self._living)
+            reasons = _reasons(live.asked, self._living)
             if not reasons:
                 live.infeasible = None
-            elif not infeasible(
-                *_parts(self._kept_off(live.plain, self._excluded())), self._living
-            ):
+            elif self._can_be_placed(live.plain):
                 self._given_up[identity] = "the node that was chosen for it has left"
             elif live.infeasible is None:
                 live.infeasible = now
@@ -329,8 +334,7 @@ class Nodes:
                 self._given_up[identity] = said
 
     def _can_be_placed(self, plain: Placement) -> bool:
-        kept_off = self._kept_off(plain, self._excluded())
-        return not infeasible(*_parts(kept_off), self._living)
+        return not _reasons(self._kept_off(plain, self._excluded()), self._living)
 
     def _blamed(self, live: _Live, failure: Mapping[str, Any]) -> set[str]:
         """Where a failure happened: it may say so itself by an address."""
@@ -373,7 +377,7 @@ class Nodes:
             size
             for size in self._sizes
             if self._can_be_placed(size.placement)
-            and infeasible(*_parts(self._kept_off(size.placement, then)), self._living)
+            and _reasons(self._kept_off(size.placement, then), self._living)
         ]
 
     def _has_weights(self, nodes: Iterable[str]) -> None:
@@ -385,8 +389,8 @@ class Nodes:
             self._record.save(self._file, self._write)
 
 
-def _parts(placement: Placement) -> tuple[tuple[Bundle, ...], Any]:
-    return placement.bundles, placement.strategy
+def _reasons(placement: Placement, nodes: Iterable[Node]) -> list[str]:
+    return infeasible(placement.bundles, placement.strategy, nodes, placement.apart)
 
 
 def _addresses(instances: Any) -> set[str]:

@@ -107,7 +107,10 @@ small_bundles = st.lists(
 
 
 def every_layout_tried(
-    trials: Sequence[Sequence[Bundle]], strategy: Strategy, nodes: Sequence[Node]
+    trials: Sequence[Sequence[Bundle]],
+    strategy: Strategy,
+    nodes: Sequence[Node],
+    apart: Sequence[Sequence[int]] = (),
 ) -> bool:
     """Whether ``trials`` fit together, by trying all layouts."""
     items = [(number, bundle) for number, bundles in enumerate(trials) for bundle in bundles]
@@ -125,6 +128,8 @@ def every_layout_tried(
         for own in places.values():
             legal &= strategy != "STRICT_PACK" or len(set(own)) == 1
             legal &= strategy != "STRICT_SPREAD" or len(set(own)) == len(own)
+            for group in apart:
+                legal &= len({own[number] for number in group}) == len(group)
         if legal:
             return True
     return False
@@ -155,3 +160,21 @@ def test_more_nodes_never_mean_fewer_slots(
     bundles: list[Bundle], strategy: Strategy, nodes: list[Node], more: list[Node]
 ) -> None:
     assert slots(bundles, nodes + more, strategy) >= slots(bundles, nodes, strategy)
+
+
+@given(small_bundles, st.sampled_from([((0, 1),), ((1, 2),), ((0, 1, 2),)]), small_nodes)
+def test_bundles_that_must_not_share_a_node_are_placed_exactly_when_they_can_be(
+    bundles: list[Bundle], apart: tuple[tuple[int, ...], ...], nodes: list[Node]
+) -> None:
+    apart = tuple(tuple(n for n in group if n < len(bundles)) for group in apart)
+    possible = every_layout_tried([bundles], "PACK", nodes, apart) if nodes else False
+    assert (infeasible(bundles, "PACK", nodes, apart) == []) == possible
+    assert (slots(bundles, nodes, "PACK", apart) > 0) == possible
+
+
+def test_parts_that_never_find_nodes_of_their_own_are_told() -> None:
+    parts = [bundle(CPU=1), bundle(NPU=3), bundle(NPU=3), bundle(NPU=3)]
+    assert not infeasible(parts, "PACK", NODES, [(1, 2)])
+    (said,) = infeasible(parts, "PACK", NODES, [(1, 2, 3)])
+    assert "bundles 2, 3, 4 need a node of their own each" in said
+    assert "10.0.0.2" in said

@@ -3,7 +3,8 @@
 Its arguments decide: with ``ExampleConnector`` the cache of a prompt is a file in the connector's
 folder, written by who computes it and read by who finds it; with ``DecodeBenchConnector`` it is
 always there. Any other connector moves nothing. ``/metrics`` counts prompt tokens by source.
-``STUB_DIE_FILE`` names a file; the engine dies of what is written there once it exists.
+``STUB_DIE_FILE`` names a file; the engine dies of what is written there once it exists. With
+``--headless`` it answers nobody, and only lives; ``STUB_PART_DIE_FILE`` is for such a one.
 """
 
 from __future__ import annotations
@@ -87,16 +88,20 @@ def main() -> None:
     parser.add_argument("--port", type=int)
     parser.add_argument("--served-model-name")
     parser.add_argument("--kv-transfer-config")
+    parser.add_argument("--headless", action="store_true")
     arguments, _ = parser.parse_known_args()
     behaviour = Behaviour.of(Path(arguments.model), os.environ)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     print(f"split stub: {sys.argv[1:]}", flush=True)
-    if file := os.environ.get("STUB_DIE_FILE"):
+    fatal = "STUB_PART_DIE_FILE" if arguments.headless else "STUB_DIE_FILE"
+    if file := os.environ.get(fatal):
         threading.Thread(target=_die_when_told, args=(Path(file),), daemon=True).start()
     time.sleep(behaviour.start_delay)
     if behaviour.die_at_start:
         print(behaviour.die_at_start, file=sys.stderr, flush=True)
         sys.exit(behaviour.exit_code)
+    if arguments.headless:
+        threading.Event().wait()
     SplitStub(arguments, behaviour).serve_forever()
 
 

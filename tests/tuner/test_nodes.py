@@ -284,3 +284,47 @@ def test_trials_of_an_earlier_session_are_counted(tmp_path: Path) -> None:
     assert not told.nodes.has_room()
     told.nodes.ended("x", MEASURED)
     assert told.nodes.has_room()
+
+
+def instance_of(parts: int, npu: float = 2) -> Placement:
+    """A supervisor, and an engine over several nodes."""
+    bundles = (parse_bundle({"CPU": 1}), *(parse_bundle({"NPU": npu}) for _ in range(parts)))
+    return Placement(bundles, apart=(tuple(range(1, parts + 1)),))
+
+
+def chosen(asked: Placement) -> list[str | None]:
+    return [bundle.labels.get(NODE_ID) for bundle in asked.bundles]
+
+
+def test_parts_of_an_instance_are_asked_for_on_nodes_of_their_own(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    told.nodes.renew([node("a"), node("b"), node("c", 1)])
+    asked = told.nodes.place("x", instance_of(2))
+    assert set(chosen(asked)[1:]) == {"a", "b"}
+    assert asked.apart == () and Placement.from_json(asked.to_json()) == asked
+    with pytest.raises(NoPlace, match="a node of their own each"):
+        told.nodes.place("y", instance_of(3))
+
+
+def test_parts_wait_for_nodes_of_their_own_and_are_placed_anew_when_one_leaves(
+    tmp_path: Path,
+) -> None:
+    told = Told(tmp_path)
+    told.nodes.renew([node("a"), node("b")])
+    told.nodes.place("x", npus(8))
+    told.nodes.begun("x")
+    told.nodes.located("x", "a", "measure")
+    assert set(chosen(told.nodes.place("y", instance_of(2, 8)))[1:]) == {"a", "b"}
+    assert not told.nodes.has_room(), "nothing overtakes what waits"
+    told.nodes.renew([node("a"), node("c")])
+    assert "has left" in told.nodes.given_up()["y"]
+    told.nodes.ended("y", failed("lost"))
+    assert set(chosen(told.nodes.place("y", instance_of(2, 8)))[1:]) == {"a", "c"}
+
+
+def test_parts_wait_for_a_node_that_was_there_before(tmp_path: Path) -> None:
+    told = Told(tmp_path)
+    told.nodes.renew([node("a"), node("b")])
+    told.nodes.renew([node("a")])
+    assert set(chosen(told.nodes.place("x", instance_of(2)))[1:]) == {"a", "b"}
+    assert "waits for" in told.nodes.waiting()["x"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from trainables._blocks import Problems
 from trainables._trial import Json
-from trainables.disaggregated._options import ROLES, DisaggregatedOptions
+from trainables.disaggregated._options import ROLES, DisaggregatedOptions, Shape
 from trainables.disaggregated._plan import (
     ALONE,
     SplitError,
@@ -17,6 +17,8 @@ from trainables.disaggregated._plan import (
     scope,
     split_names,
 )
+from trainables.disaggregated._transfer_sizes import SIMULATED
+from trainables.engines import engine_type
 from trainables.engines._arguments import argument_name, argument_problems
 
 _CONFIG = "kv-transfer-config"
@@ -77,6 +79,7 @@ def _shape_problems(options: DisaggregatedOptions) -> Problems:
         if not shape.roles:
             found.append((f"{path}.roles", "it names no role, so nothing has this shape"))
         found += _argument_problems(f"{path}.args", shape.args)
+        found += _node_problems(options, path, shape)
         if (size := _size(shape.args)) is not None and size != shape.devices:
             said = f"its arguments take {size} devices, not {shape.devices}"
             found.append((f"{path}.devices", said))
@@ -85,6 +88,30 @@ def _shape_problems(options: DisaggregatedOptions) -> Problems:
         said = f"no shape may be {lacking[0]}, so no split has what may only be the other role"
         found.append(("shapes", said))
     return found
+
+
+def _node_problems(options: DisaggregatedOptions, path: str, shape: Shape) -> Problems:
+    """Why instances of a shape cannot be on as many nodes as it says."""
+    if shape.nodes == 1:
+        return []
+    found: Problems = []
+    if shape.devices % shape.nodes:
+        said = f"{shape.devices} devices cannot be shared out evenly over {shape.nodes} nodes"
+        found.append((f"{path}.nodes", said))
+    sort = str(options.engine.get("type"))
+    if sort != SIMULATED and not _can_span(sort):
+        said = f"an instance of the engine {sort} is started on one node; leave it out"
+        found.append((f"{path}.nodes", said))
+    return found
+
+
+def _can_span(sort: str) -> bool:
+    """Whether an engine can be on several nodes; others' faults with an unknown one are said
+    elsewhere."""
+    try:
+        return engine_type(sort).headless
+    except (KeyError, ImportError):
+        return True
 
 
 def _role_problems(options: DisaggregatedOptions) -> Problems:

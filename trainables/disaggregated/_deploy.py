@@ -13,8 +13,9 @@ from trainables.disaggregated._deploy_kubernetes import manifests
 from trainables.disaggregated._deploy_words import shell_lines, slot, slots
 from trainables.disaggregated._plan import Instance, Plan
 from trainables.disaggregated._router import make_router
+from trainables.disaggregated._span import Head, on_node, span_misfits
 from trainables.disaggregated._transfer import Addition, Flow, Where, make_transfer
-from trainables.disaggregated._transfer_environment import ascend_environment, is_ascend
+from trainables.disaggregated._transfer_environment import is_ascend
 from trainables.disaggregated._transfer_sizes import engine_block
 from trainables.engines import Deployment, Launch, make_engine
 from trainables.engines._engine import serve_script
@@ -25,6 +26,12 @@ _FIRST_PORT = 7100
 _FIRST_TRANSFER_PORT = 36000
 _TRANSFER_PORTS = 100
 _ROUTER_PORT = 8000
+_FIRST_HEAD_PORT = 13300
+_NO_MANIFESTS = """# There are no manifests: an instance of this split is on several nodes, and a
+# StatefulSet has no groups of pods. Use a LeaderWorkerSet for each of them: the command of
+# prefill-1.sh for its leader, that of prefill-1-part-2.sh and so on for its workers, with the
+# leader's address ($LWS_LEADER_ADDRESS) for the head's.
+"""
 _UNMEASURED = "# Chosen by simulation; measure it before you rely on it."
 
 
@@ -42,8 +49,10 @@ def deployment_files(
     """The files of a deployment: relative path to text. Nothing is started or asked.
 
     ``hosts.env`` is the one file to fill in; ``prefill-1.sh``, ``decode-1.sh``, ... start one
-    instance each in the foreground, ``router.sh`` the router; ``kubernetes/*.yaml`` has a
-    StatefulSet and a Service for each role, and the router's Deployment and Service.
+    instance each in the foreground, ``prefill-1-part-2.sh`` what of it is on a further node,
+    ``router.sh`` the router; ``kubernetes/*.yaml`` has a StatefulSet and a Service for each role,
+    and the router's Deployment and Service. Where an instance is on several nodes,
+    ``kubernetes.txt`` says why there are no manifests.
 
     Args:
         plan: What a trial has started. Addresses its instances have go into ``hosts.env``.
@@ -59,14 +68,19 @@ def deployment_files(
         return _unmeasured(deployment_files(replace(plan, engine=block), name=name))
     if make_engine(block).configurable:
         return _by_files(plan)
-    deployed = [_on_node(plan, instance, index) for index, instance in enumerate(plan.instances)]
-    router = _router_launch(plan, [one.instance for one in deployed], slot(ROUTER_HOST))
+    if misfits := span_misfits(plan):
+        raise StageError("input", "; ".join(misfits), "see trial.shapes")
+    deployed = [_on_node(plan, part, index) for index, part in enumerate(plan.parts)]
+    heads = [one.instance for one in deployed if one.instance.part == 1]
+    router = _router_launch(plan, heads, slot(ROUTER_HOST))
     files = {_HOSTS: _hosts(plan, deployed, router)}
     for one in deployed:
-        what = f"{one.instance.name}: {one.instance.devices} device(s)."
-        files[f"{one.instance.name}.sh"] = _script(what, one.launch)
+        what = f"{one.instance.title}: {one.instance.devices_here} device(s)."
+        files[f"{one.instance.slug}.sh"] = _script(what, one.launch)
     if router is not None:
         files["router.sh"] = _script(f"The router, at port {_ROUTER_PORT}.", router)
+    if len(plan.parts) > len(plan.instances):
+        return files | {"kubernetes.txt": _NO_MANIFESTS}
     return files | _kubernetes(plan, name, device_resource)
 
 
@@ -111,17 +125,20 @@ def _marked(text: str) -> str:
 
 
 def host_slot(instance: Instance) -> str:
-    """The slot of an instance's address."""
-    return f"{instance.name.upper().replace('-', '_')}_HOST"
+    """The slot of the address of an instance, or of one part of it."""
+    return f"{instance.slug.upper().replace('-', '_')}_HOST"
 
 
 def _on_node(plan: Plan, instance: Instance, index: int) -> Deployed:
-    """An instance on a node that it may share: no two have a port in common."""
+    """A part of an instance on a node that it may share: no two have a port in common."""
     step = _TRANSFER_PORTS * -(-max(one.devices for one in plan.instances) // _TRANSFER_PORTS)
     placed = replace(
         instance, host=slot(host_slot(instance)), port=_FIRST_PORT + index, base_url=None
     )
-    launch = _launch(plan, placed, _first_port(plan) + step * index, slot(INTERFACE))
+    first = plan.parts[index - instance.part + 1]
+    head = Head(slot(host_slot(first)), _FIRST_HEAD_PORT + index - instance.part + 1)
+    first_port = _first_port(plan) + step * index
+    launch = _launch(plan, placed, first_port, slot(INTERFACE), head)
     if is_ascend(plan):
         devices = {"ASCEND_RT_VISIBLE_DEVICES": slot(_devices_slot(instance))}
         launch = replace(launch, env={**launch.env, **devices})
@@ -131,12 +148,14 @@ def _on_node(plan: Plan, instance: Instance, index: int) -> Deployed:
 def _in_pod(plan: Plan, instance: Instance) -> Deployed:
     """An instance that has an address for itself."""
     placed = replace(instance, host=slot("POD_IP"), port=_ROUTER_PORT, base_url=None)
-    launch = _launch(plan, placed, _first_port(plan), plan.interface or "eth0")
+    interface = plan.interface or "eth0"
+    launch = _launch(plan, placed, _first_port(plan), interface, Head(placed.host, 0))
     return Deployed(placed, launch)
 
 
-def _launch(plan: Plan, instance: Instance, first_port: int, interface: str) -> Launch:
+def _launch(plan: Plan, instance: Instance, first_port: int, interface: str, head: Head) -> Launch:
     addition = _addition(plan, instance, first_port, interface)
+    instance = on_node(plan, instance, head, interface)
     block = dict(plan.engine)
     if block.get("record_iterations"):
         block["record_iterations"] = False
@@ -152,7 +171,8 @@ def _deployment(plan: Plan, instance: Instance, model: Path, addition: Addition)
         {**instance.args, **addition.args},
         {**instance.env, **addition.env},
         instance.config,
-        Path(instance.name),
+        Path(instance.slug),
+        headless=instance.part > 1,
     )
 
 
@@ -163,16 +183,12 @@ def _first_port(plan: Plan) -> int:
 
 
 def _addition(plan: Plan, instance: Instance, first_port: int, interface: str) -> Addition:
-    if plan.transfer is not None:
-        transfer = make_transfer(plan.transfer)
-        ports = range(first_port, first_port + transfer.ports(instance))
-        where = Where(plan, instance.host, ports, interface, slot(SHARED))
-        return transfer.settings(instance, where)
-    if not is_ascend(plan):
+    if plan.transfer is None:
         return Addition()
-    decided = {*plan.engine.get("env_vars", {}), *instance.env}
-    env = ascend_environment(instance.role, instance.host, interface)
-    return Addition(env={key: value for key, value in env.items() if key not in decided})
+    transfer = make_transfer(plan.transfer)
+    ports = range(first_port, first_port + transfer.ports(instance))
+    where = Where(plan, instance.host, ports, interface, slot(SHARED))
+    return transfer.settings(instance, where)
 
 
 def _router_launch(plan: Plan, instances: list[Instance], host: str) -> Launch | None:
@@ -229,15 +245,15 @@ def _known(plan: Plan) -> Iterator[tuple[str, str]]:
     yield INTERFACE, plan.interface or ""
     yield SHARED, ""
     free: dict[str, int] = {}
-    for instance in plan.instances:
+    for instance in plan.parts:
         host = instance.host
         yield host_slot(instance), host
         first = free.get(host, 0) if host else 0
-        free[host] = first + instance.devices
-        ids = ",".join(map(str, range(first, first + instance.devices)))
+        free[host] = first + instance.devices_here
+        ids = ",".join(map(str, range(first, first + instance.devices_here)))
         yield _devices_slot(instance), ids
     yield ROUTER_HOST, "" if _flow(plan) == "decode_first" else "127.0.0.1"
 
 
 def _devices_slot(instance: Instance) -> str:
-    return f"{instance.name.upper().replace('-', '_')}_DEVICES"
+    return f"{instance.slug.upper().replace('-', '_')}_DEVICES"

@@ -13,29 +13,36 @@ import psutil
 from trainables._crew import Answer, Member, MemberFailure, lost
 from trainables._trial import POLL_SECONDS, Json, Progress, TrialFailure, TrialRun
 from trainables.disaggregated._plan import Instance, Plan
+from trainables.disaggregated._span import HEAD_PORTS, Head
 
+_START = "deploy"
+"""The stage until all instances serve."""
 _FIRST_WORD_S = 180.0
 """A process on a node may take as long to come up, whatever silence is allowed later."""
 _END_S = 90.0
 """How long the end of all instances may take; what then lives dies with its member."""
 
-Settings = Callable[[Instance, Mapping[str, Json]], Instance]
-"""An instance with what its node decides, given what :meth:`Agent.reserve` returned there."""
+Settings = Callable[[Instance, Mapping[str, Json], Head], Instance]
+"""A part of an instance with what its node decides, given what :meth:`Agent.reserve` returned
+there, and where it meets the other parts."""
 
 
 class InstanceFailure(MemberFailure):
-    """What went wrong at one instance. Its document also has the ``instance``."""
+    """What went wrong at one instance, or one part of it. Its document also has the
+    ``instance``."""
 
     def __init__(self, failure: TrialFailure, instance: Instance, member: Member, stage: str):
         said = str(failure)
-        message = f"{instance.name} on {member.name}: {said}"
+        message = f"{instance.title} on {member.name}: {said}"
         document = {**failure.to_json(), "message": message, "stage": stage}
+        if failure.failure == "startup" and stage != _START:
+            document["class"] = "tool"  # a part without an API cannot know that its instance serves
         super().__init__({**document, "instance": instance.name}, member.address)
 
 
 @dataclass
 class _Post:
-    """An instance and the member that has it."""
+    """A part of an instance and the member that has it."""
 
     instance: Instance
     member: Member
@@ -73,33 +80,32 @@ class Fleet:
     """All instances of one trial. Leaving its context ends them.
 
     Args:
-        trial: Whose crew has a member for each instance.
+        trial: Whose crew has a member for each part of an instance.
         plan: What is started.
         silence_s: How long a member may be silent before it counts as lost.
     """
 
     def __init__(self, trial: TrialRun, plan: Plan, *, silence_s: float) -> None:
-        if len(trial.crew) != len(plan.instances):
-            raise RuntimeError(f"{len(plan.instances)} instances, {len(trial.crew)} members")
+        if len(trial.crew) != len(plan.parts):
+            raise RuntimeError(f"{len(plan.parts)} parts, {len(trial.crew)} members")
         self._trial = trial
         self._plan = plan
         self._silence_s = silence_s
-        self._stage = "deploy"
+        self._stage = _START
         members = [trial.crew[number] for number in range(len(trial.crew))]
         self._posts = [
-            _Post(instance, member)
-            for instance, member in zip(plan.instances, members, strict=True)
+            _Post(instance, member) for instance, member in zip(plan.parts, members, strict=True)
         ]
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """Those of the plan, where they serve."""
-        return tuple(post.instance for post in self._posts)
+        """Those of the plan, where they serve: their heads."""
+        return tuple(post.instance for post in self._posts if post.instance.part == 1)
 
     @property
     def nodes(self) -> dict[str, str]:
-        """Which node has which instance."""
-        return {post.instance.name: post.member.address for post in self._posts}
+        """Which node has which instance, or part of one, by its title."""
+        return {post.instance.title: post.member.address for post in self._posts}
 
     @property
     def notes(self) -> list[str]:
@@ -134,7 +140,7 @@ class Fleet:
         Args:
             model: Folder or ``builtin:`` name.
             settings: What is added to an instance on its node.
-            ports: How many further ports an instance needs on its node.
+            ports: How many further ports an instance needs, on each of its nodes.
             taken: Ports that none of these may be, nor one that an instance listens at.
 
         Raises:
@@ -142,12 +148,18 @@ class Fleet:
         """
         near = _on_this_node({post.member.address for post in self._posts})
         for post in self._posts:
-            wanted = ports(post.instance)
+            wanted = ports(post.instance) + (HEAD_PORTS if _is_head(post.instance) else 0)
             post.ask("reserve", wanted, [taken.start, taken.stop], near, self._plan.interface)
         there = yield from self._answers("nodes")
+        heads: dict[str, Head] = {}
         for post, where in zip(self._posts, there, strict=True):
+            placed = replace(post.instance, host=where["host"])
+            if placed.part == 1:
+                heads[placed.name] = Head(placed.host, (where["ports"] or [0])[-1])
+            if _is_head(placed):
+                where = {**where, "ports": where["ports"][:-HEAD_PORTS]}
             with self._named(post):
-                post.instance = settings(replace(post.instance, host=where["host"]), where)
+                post.instance = settings(placed, where, heads[placed.name])
             post.ask("start", self._request(post.instance, model))
         yield from self._answers("deploy")
         while not self._look(POLL_SECONDS):
@@ -210,7 +222,7 @@ class Fleet:
                 raise
 
     def _request(self, instance: Instance, model: str) -> dict[str, Json]:
-        folder = Path(self._trial.folder) / instance.name
+        folder = Path(self._trial.folder) / instance.slug
         return {
             "spec": asdict(replace(self._trial.spec, folder=str(folder))),
             "engine": dict(self._plan.engine),
@@ -219,6 +231,7 @@ class Fleet:
             "options": dict(instance.args),
             "env": dict(instance.env),
             "config": dict(instance.config),
+            "headless": instance.part > 1,
         }
 
     def _answers(self, note: str) -> Generator[Progress, None, list[Json]]:
@@ -260,7 +273,7 @@ class Fleet:
         if state["failure"] is not None:
             raise MemberFailure(state["failure"], post.member.address)
         post.state = state
-        if state["status"] == "serving":
+        if state["status"] == "serving" and state["base_url"] is not None:
             post.instance = post.instance.serving(
                 post.instance.host, state["port"], state["base_url"]
             )
@@ -281,7 +294,12 @@ class Fleet:
         first = late[0] if late else self._posts[0]
         done = len(self._posts) - len(late)
         note = first.state.get("note", "")
-        return f"{done} of {len(self._posts)} serve; {first.instance.name}: {note}".rstrip(": ")
+        return f"{done} of {len(self._posts)} serve; {first.instance.title}: {note}".rstrip(": ")
+
+
+def _is_head(instance: Instance) -> bool:
+    """Whether other parts of its instance meet at it."""
+    return instance.part == 1 < instance.nodes
 
 
 def _on_this_node(addresses: Collection[str]) -> bool:

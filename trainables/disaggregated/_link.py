@@ -21,6 +21,7 @@ from trainables.disaggregated._front import Front
 from trainables.disaggregated._options import DECODE
 from trainables.disaggregated._plan import Instance, Plan
 from trainables.disaggregated._proof import Uncounted, Unproven, aside, transferred_tokens
+from trainables.disaggregated._span import Head, on_node
 from trainables.disaggregated._supervision import supervised, timed
 from trainables.disaggregated._transfer import Flow, Transfer, Where
 
@@ -133,9 +134,9 @@ class Link:
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _joined(self, instance: Instance, there: Mapping[str, Json]) -> Instance:
-        """An instance with what its transfer needs on its node."""
-        interface = self._split.interface or there["interface"] or ""
+    def _joined(self, instance: Instance, there: Mapping[str, Json], head: Head) -> Instance:
+        """An instance with what its transfer and its other parts need on its node."""
+        interface = self._interface(there)
         where = Where(self._split, there["address"], there["ports"], interface, str(self._folder))
         try:
             addition = self._transfer.settings(instance, where)
@@ -143,11 +144,16 @@ class Link:
             raise TrialFailure(
                 error.failure, "deploy", str(error), suggestion=error.suggestion
             ) from error
-        return replace(
+        joined = replace(
             instance,
             args={**addition.args, **instance.args},
             env={**addition.env, **instance.env},
         )
+        return on_node(self._split, joined, head, interface, there["address"])
 
-    def _alone(self, instance: Instance, there: Mapping[str, Json]) -> Instance:
-        return with_dummies(instance) if self._dummies else instance
+    def _alone(self, instance: Instance, there: Mapping[str, Json], head: Head) -> Instance:
+        alone = with_dummies(instance) if self._dummies else instance
+        return on_node(self._split, alone, head, self._interface(there), there["address"])
+
+    def _interface(self, there: Mapping[str, Json]) -> str:
+        return self._split.interface or there["interface"] or ""

@@ -24,12 +24,14 @@ class Shape(_Block):
     """One sort of instance: how many devices it takes, and how it uses them.
 
     Attributes:
-        devices: Accelerators of one instance: tensor x pipeline x data parallel size on its node.
+        devices: Accelerators of one instance: tensor x pipeline x data parallel size.
+        nodes: How many nodes it is spread over, each with an equal share of its devices.
         args: Arguments of its engine, over those of its role.
         roles: What instances of it may be used for.
     """
 
     devices: PositiveInt = 1
+    nodes: PositiveInt = 1
     args: dict[str, Json] = {}
     roles: tuple[Role, ...] = ROLES
 

@@ -2,8 +2,8 @@
 
 The modules of this package meet in these types:
 
-* a trial makes a :class:`Plan` of its options and parameters; every instance becomes one engine on
-  the node of one bundle, in the order of :attr:`Plan.instances`;
+* a trial makes a :class:`Plan` of its options and parameters; every part of an instance, of which
+  most have one, becomes one engine on the node of one bundle, in the order of :attr:`Plan.parts`;
 * the transfer (``make_transfer(plan.transfer)``) adds arguments and variables to an
   :class:`Instance`, given where it runs;
 * once an instance serves, :meth:`Instance.serving` is what the router gets, which
@@ -47,13 +47,13 @@ class SplitError(ValueError):
 
 @dataclass(frozen=True)
 class Instance:
-    """One engine of a split.
+    """One engine of a split, or one part of an engine that is spread over several nodes.
 
     Attributes:
         role: What it does.
         number: From 1, within its role.
         shape: Name of its shape.
-        devices: Accelerators it takes, all on one node.
+        devices: Accelerators it takes, on all its nodes together.
         args: Arguments over the engine block's own: those of its role, its shape and the
             parameters, the later ones winning.
         env: Variables over the engine block's own, likewise.
@@ -61,6 +61,8 @@ class Instance:
         host: Address of its node; empty as long as it has none.
         port: Its port there; 0 as long as it has none.
         base_url: ``http://host:port`` once it serves.
+        nodes: How many nodes it is spread over.
+        part: Which of its parts this is, from 1. Part 1 is its head, which has the API.
     """
 
     role: Role
@@ -73,11 +75,34 @@ class Instance:
     host: str = ""
     port: int = 0
     base_url: str | None = None
+    nodes: int = 1
+    part: int = 1
 
     @property
     def name(self) -> str:
-        """``prefill-1``: its folder in the trial's, and what people read."""
+        """``prefill-1``, the same for all its parts."""
         return f"{self.role}-{self.number}"
+
+    @property
+    def title(self) -> str:
+        """``prefill-1``, ``prefill-1 part 2``: what people read."""
+        return self.name if self.part == 1 else f"{self.name} part {self.part}"
+
+    @property
+    def slug(self) -> str:
+        """``prefill-1``, ``prefill-1-part-2``: its folder in the trial's, and its script."""
+        return self.title.replace(" ", "-")
+
+    @property
+    def devices_here(self) -> int:
+        """Accelerators that a part takes on its node."""
+        return self.devices // self.nodes
+
+    @property
+    def parts(self) -> tuple[Instance, ...]:
+        """Its parts, itself first. Only the head is somewhere."""
+        elsewhere = replace(self, host="", port=0, base_url=None)
+        return (self, *(replace(elsewhere, part=part) for part in range(2, self.nodes + 1)))
 
     def serving(self, host: str, port: int, base_url: str) -> Instance:
         """The same one, where it serves."""
@@ -107,6 +132,11 @@ class Plan:
     router: Mapping[str, Json] | None = None
     load: Placed = field(default_factory=Placed)
     interface: str | None = None
+
+    @property
+    def parts(self) -> tuple[Instance, ...]:
+        """All parts of all instances, those of one instance next to each other."""
+        return tuple(part for one in self.instances for part in one.parts)
 
     def of(self, role: Role) -> tuple[Instance, ...]:
         """The instances of a role."""
@@ -244,7 +274,7 @@ def _instances(
     env = {**own.env_vars, **common.env, **particular.env}
     config = {**common.config, **particular.config}
     for number in range(1, count + 1):
-        yield Instance(role, number, name, shape.devices, args, env, config)
+        yield Instance(role, number, name, shape.devices, args, env, config, nodes=shape.nodes)
 
 
 def _placed(

@@ -144,7 +144,7 @@ class Transfer(ABC):
         )
 
     def ports(self, instance: Instance) -> int:
-        """How many neighbouring TCP ports of its node an instance needs besides its own."""
+        """How many neighbouring TCP ports an instance needs besides its own, on each node."""
         return 0
 
     def problems(self) -> list[tuple[str, str]]:

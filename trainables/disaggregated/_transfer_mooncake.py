@@ -13,6 +13,7 @@ from pydantic import PositiveInt
 from trainables._trial import Json
 from trainables.disaggregated._options import DECODE, PREFILL
 from trainables.disaggregated._plan import Instance, Plan
+from trainables.disaggregated._span import spans_ranks
 from trainables.disaggregated._transfer import (
     CONFIG,
     Addition,
@@ -72,7 +73,8 @@ class MooncakeTransfer(Connector):
         return Addition({CONFIG: config, "no-enable-prefix-caching": True})
 
     def ports(self, instance: Instance) -> int:
-        """Each of its chips listens on one, counted from ``kv_port``."""
+        """Each of its chips listens on one, counted from ``kv_port`` by its rank in the whole
+        instance, on whatever node it is."""
         return instance.devices
 
     def misfits(self, plan: Plan) -> list[str]:
@@ -96,6 +98,12 @@ class MooncakeTransfer(Connector):
                     f"{name}: tensor x pipeline x data parallel size of {one.role} instances is "
                     f"{has.tensor} x {has.pipeline} x {has.data}, and their shape {one.shape} has "
                     f"{one.devices} devices"
+                )
+            if one.nodes > 1 and not spans_ranks(has, one.nodes):
+                found.append(
+                    f"{name}: {one.role} instances have a tensor or pipeline parallel group over "
+                    f"{one.nodes} nodes, whose ports it counts from one kv_port, and no port is "
+                    "leased on several nodes; share out data parallel ranks"
                 )
         if first.tensor % second.tensor:
             found.append(

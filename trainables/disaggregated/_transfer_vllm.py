@@ -167,7 +167,8 @@ class NixlTransfer(Connector):
         )
 
     def ports(self, instance: Instance) -> int:
-        """One for each data parallel rank, of which there are no more than devices."""
+        """One for each data parallel rank, of which there are no more than devices; ranks count
+        through the whole instance, on whatever node they are."""
         return instance.devices
 
     def pair_misfits(self, plan: Plan, prefill: Instance, decode: Instance) -> list[str]:

@@ -23,7 +23,7 @@ from trainables.disaggregated._fleet import Fleet
 from trainables.disaggregated._front import Front
 from trainables.disaggregated._link import STAGE as LINK
 from trainables.disaggregated._link import Link, Proof
-from trainables.disaggregated._options import DECODE, PREFILL, DisaggregatedOptions
+from trainables.disaggregated._options import DECODE, PREFILL, DisaggregatedOptions, Shape
 from trainables.disaggregated._plan import (
     ALONE,
     Instance,
@@ -36,6 +36,7 @@ from trainables.disaggregated._plan import (
 from trainables.disaggregated._router import DEFAULT as DEFAULT_ROUTER
 from trainables.disaggregated._router import Router, make_router, router_type, router_types
 from trainables.disaggregated._simulated import simulated, simulated_files, split_problems
+from trainables.disaggregated._span import span_misfits
 from trainables.disaggregated._supervision import supervised, timed, undisturbed
 from trainables.disaggregated._transfer import DEFAULT as DEFAULT_TRANSFER
 from trainables.disaggregated._transfer import (
@@ -83,7 +84,7 @@ class DisaggregatedTrial(ServedTrial):
         return super()._blocks() | more
 
     def placement(self, parameters: Mapping[str, Json], kind: str, one: Bundle) -> Placement:
-        """The supervisor, with router and benchmark, and a bundle for each instance.
+        """The supervisor, with router and benchmark, and a bundle for each part of an instance.
 
         Parameters that are no split get the supervisor alone, which then says so; and so do
         simulated ones, which need no more.
@@ -93,10 +94,13 @@ class DisaggregatedTrial(ServedTrial):
         if self._simulates:
             return Placement((supervisor,))
         try:
-            instances = plan(self.options, parameters, kind).instances
+            parts = plan(self.options, parameters, kind).parts
         except SplitError:
-            instances = ()
-        return Placement((supervisor, *(self._bundle(instance, one) for instance in instances)))
+            parts = ()
+        bundles = (supervisor, *(self._bundle(part, one) for part in parts))
+        heads = [number for number, part in enumerate(parts, 1) if part.part == 1 < part.nodes]
+        apart = (range(head, head + parts[head - 1].nodes) for head in heads)
+        return Placement(bundles, apart=tuple(map(tuple, apart)))
 
     def devices(self, parameters: Mapping[str, Json], kind: str) -> int | None:
         if self._simulates:
@@ -112,7 +116,7 @@ class DisaggregatedTrial(ServedTrial):
         document: dict[str, Json] = {
             **super().identity(kind),
             "shapes": {
-                name: {"devices": shape.devices, "args": shape.args}
+                name: {"devices": shape.devices, "args": shape.args, **_spread(shape)}
                 for name, shape in sorted(options.shapes.items())
             },
             "roles": {
@@ -233,8 +237,8 @@ class DisaggregatedTrial(ServedTrial):
         found = self._result(course, answer, fleet.startup_s, [*fleet.notes, *notes, *proof.notes])
         nodes = fleet.nodes
         instances = {
-            one.name: {"shape": one.shape, "devices": one.devices, "node": nodes[one.name]}
-            for one in split.instances
+            one.title: {"shape": one.shape, "devices": one.devices_here, "node": nodes[one.title]}
+            for one in split.parts
         }
         devices = float(sum(one.devices for one in split.instances))
         return Result(
@@ -268,24 +272,31 @@ class DisaggregatedTrial(ServedTrial):
     def _misfits_of(self, split: Plan) -> list[str]:
         if self._simulates and not str(engine_block(split).get("type")).startswith("vllm"):
             return []  # MindIE moves KV caches by its own configuration, which is not simulated
+        found = self._unspannable(split)
         if split.transfer is None:
-            return self._router.misfits(split)
-        return [*self._transfer.misfits(split), *self._router.misfits(split, self._transfer.flow)]
+            return [*found, *self._router.misfits(split)]
+        found += [said for said in self._transfer.misfits(split) if said not in found]
+        return [*found, *self._router.misfits(split, self._transfer.flow)]
 
     def _split(self, parameters: Mapping[str, Json], kind: str) -> Plan:
         try:
             split = plan(self.options, parameters, kind)
         except SplitError as error:
             raise TrialFailure("input", "deploy", str(error)) from error
-        if kind not in ALONE and (misfits := self._misfits_of(split)):
-            suggestion = "see trial.transfer, trial.router and trial.roles"
+        misfits = self._unspannable(split) if kind in ALONE else self._misfits_of(split)
+        if misfits:
+            suggestion = "see trial.transfer, trial.router, trial.roles and trial.shapes"
             raise TrialFailure("input", "deploy", "; ".join(misfits), suggestion=suggestion)
         return split
 
+    def _unspannable(self, split: Plan) -> list[str]:
+        """Why instances cannot be on several nodes, which simulated ones never are."""
+        return [] if self._simulates else span_misfits(split)
+
     def _bundle(self, instance: Instance, one: Bundle) -> Bundle:
-        """What an instance occupies."""
+        """What a part of an instance occupies."""
         own = {
-            name: float(instance.devices) if name in _DEVICES else amount
+            name: float(instance.devices_here) if name in _DEVICES else amount
             for name, amount in one.resources.items()
         }
         return Bundle(own, {**one.labels, **getattr(self.options.roles, instance.role).labels})
@@ -316,3 +327,8 @@ class DisaggregatedTrial(ServedTrial):
     @cached_property
     def _router(self) -> Router:
         return make_router(self.options.router)
+
+
+def _spread(shape: Shape) -> dict[str, Json]:
+    """What identities say of a shape's nodes: nothing of one, as before there were more."""
+    return {"nodes": shape.nodes} if shape.nodes > 1 else {}

@@ -34,6 +34,8 @@ class Deployment:
             that have one: ``BackendConfig.ScheduleConfig.maxBatchSize``.
         folder: Where this instance may keep files of its own; made by whoever needs it.
         run_id: The run it belongs to, for marks in files that others see.
+        headless: Whether it is a further part of an instance whose API is on another node, which
+            its options say all about: it then listens for no clients.
     """
 
     model: Path
@@ -45,6 +47,7 @@ class Deployment:
     config: Mapping[str, Json] = field(default_factory=dict)
     folder: Path = Path()
     run_id: str = ""
+    headless: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Engine(ABC):
         completions_path: Path for plain completions in OpenAI's form; None when there is none, and
             then nothing proves that it can infer.
         configurable: Whether it has a configuration file that :attr:`Deployment.config` is for.
+        headless: Whether it can be a part of an instance without an API, see
+            :attr:`Deployment.headless`.
         kills_itself: Whether it ends a failed start with SIGKILL, which is elsewhere a sign of the
             kernel's memory killer.
         stop_grace: Seconds between the request to end and the kill.
@@ -109,6 +114,7 @@ class Engine(ABC):
     models_path: str | None = "/v1/models"
     completions_path: str | None = "/v1/completions"
     configurable: ClassVar[bool] = False
+    headless: ClassVar[bool] = False
     kills_itself: ClassVar[bool] = False
     stop_grace: float = 10.0
     orphan_grace: float | None = None

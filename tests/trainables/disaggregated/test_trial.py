@@ -225,7 +225,7 @@ def test_nobody_waits_for_a_member_that_never_said_a_word(
     spec = TrialSpec("run", "identity", str(tmp_path), "disaggregated", "candidate", {}, 0, {})
     split = plan(DisaggregatedOptions(**options), {"mixed_instances": 1})
     with Fleet(TrialRun(spec, [Silent()]), split, silence_s=60) as fleet:
-        starts = fleet.start(options["model"], lambda instance, there: instance)
+        starts = fleet.start(options["model"], lambda instance, there, head: instance)
         assert "waiting for node-1" in next(starts).note
         assert "waiting for node-1" in next(starts).note
 

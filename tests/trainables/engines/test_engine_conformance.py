@@ -103,6 +103,19 @@ class NumberInEnvironment(ConfiguredStub):
         return Launch(("engine",), numbers)
 
 
+class HeadlessWithAnApi(ConfiguredStub):
+    headless = True
+
+
+class HeadlessThatListens(ConfiguredStub):
+    headless = True
+
+    def launch(self, deployment: Deployment) -> Launch:
+        launch = super().launch(deployment)
+        part = ("--headless",) if deployment.headless else ()
+        return Launch((*launch.argv, *part), launch.env)
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -113,6 +126,8 @@ class NumberInEnvironment(ConfiguredStub):
         (Forgetful, "not always the same"),
         (Complains, "is odd"),
         (NumberInEnvironment, "not a command"),
+        (HeadlessWithAnApi, "would have an API"),
+        (HeadlessThatListens, "would listen for clients"),
     ],
 )
 def test_broken_adapters_are_caught(

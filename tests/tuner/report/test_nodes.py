@@ -74,6 +74,16 @@ def test_a_failed_trial_is_on_all_nodes_that_it_held(tmp_path: Path) -> None:
     assert [row[2].text for row in whereabouts.rows] == [f"{bad}; also {two}", f"{one}; also {two}"]
 
 
+def test_each_part_of_an_instance_is_on_its_node(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "run", serving(cluster={"resources": {"NPU": 1}}))
+    one, two, _ = NODES
+    folder.measured({"a": 1}, rates(1.0), on={"decode-1": one, "decode-1 part 2": two})
+    path = folder.ends("satisfied", best={"a": 1})
+    assert [(bar["node"], bar["what"]) for bar in bars(path)] == [(one, "decode"), (two, "decode")]
+    *_, where = tables(path, "nodes")
+    assert where.rows[0][2].text == f"{one}: decode-1; {two}: decode-1 part 2"
+
+
 def test_bars_of_two_nodes_are_in_bands_of_their_own(tmp_path: Path) -> None:
     found = bars(cluster_run(tmp_path / "run"))
     bands = {
