@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from hypothesis import settings
 
 # A loaded machine is no fault of what is tested.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+# Programs inherit that SIGINT is ignored, as it is for tests that a shell starts in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 _REAL_RUNS_S = 900
 """Of tests that start whole runs, which take some seconds each where nothing else is going on."""
 
