@@ -24,6 +24,19 @@ from tests.tuner.runs import (
 )
 
 TOOL = Path(__file__).parents[2] / ".tools" / "vllm" / "bin" / "python"
+VLLM: dict[str, Any] = {
+    "type": "vllm",
+    "command": [str(TOOL)],
+    "startup_timeout": 400,
+    "args": {
+        "max-model-len": 512,
+        "block-size": 32,
+        "enforce-eager": True,
+        "kv-cache-memory-bytes": "16M",
+    },
+    "env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": 1, "HF_HUB_OFFLINE": 1},
+}
+"""A small real engine, of which several fit this machine."""
 BY_ROLE = {"prefill": {"labels": {"role": "prefill"}}, "decode": {"labels": {"role": "decode"}}}
 
 
@@ -136,23 +149,11 @@ def test_splits_and_mixed_instances_share_nodes_and_are_compared(
 def test_a_split_of_real_engines_over_two_nodes(tmp_path: Path, cluster: Nodes) -> None:
     """1P1D, 2P1D, 1P2D and mixed ones, of vLLM, whose KV caches move from node to node."""
     model = write_tiny_qwen3(tmp_path / "qwen3")
+    alone = {"distributed-executor-backend": "uni"}
     engine = {
-        "type": "vllm",
-        "command": [str(TOOL)],
-        "startup_timeout": 400,
-        "args": {
-            "max-model-len": 512,
-            "block-size": 32,
-            "enforce-eager": True,
-            "distributed-executor-backend": "uni",
-            "kv-cache-memory-bytes": "16M",
-        },
-        "env_vars": {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": 0,
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "OMP_NUM_THREADS": 1,
-            "HF_HUB_OFFLINE": 1,
-        },
+        **VLLM,
+        "args": {**VLLM["args"], **alone},
+        "env_vars": {**VLLM["env_vars"], "VLLM_ENABLE_V1_MULTIPROCESSING": 0},
     }
     workload = {"type": "random", "input_tokens": 96, "output_tokens": 16}
     file = write_search(

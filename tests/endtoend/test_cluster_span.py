@@ -3,30 +3,17 @@ own, share out its ranks, and answer as one instance."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.endtoend.cluster import Search, write_search
-from tests.endtoend.test_cluster import TOOL, assert_left_in_order
+from tests.endtoend.test_cluster import TOOL, VLLM, assert_left_in_order
 from tests.nodes import Nodes, nodes
 from tests.tiny_qwen3 import write_tiny_qwen3
 from tests.tuner.runs import events, ledger
-
-ENGINE: Mapping[str, Any] = {
-    "type": "vllm",
-    "command": [str(TOOL)],
-    "startup_timeout": 400,
-    "args": {
-        "max-model-len": 512,
-        "block-size": 32,
-        "enforce-eager": True,
-        "kv-cache-memory-bytes": "16M",
-    },
-    "env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": 1, "HF_HUB_OFFLINE": 1},
-}
 
 
 @pytest.fixture
@@ -89,7 +76,7 @@ def test_a_tensor_parallel_group_is_on_two_nodes(tmp_path: Path, cluster: Nodes)
         shapes,
         {"mixed_instances": 1},
         trial__model=str(write_tiny_qwen3(tmp_path / "qwen3")),
-        trial__engine=dict(ENGINE),
+        trial__engine=VLLM,
     )
     search = Search("run", file, cluster, "--json")
     search.conclude(1100)
@@ -121,7 +108,7 @@ def test_kv_caches_come_from_both_nodes_of_an_instance(tmp_path: Path, cluster: 
         shapes,
         {"prefill_instances": 1, "decode_instances": 1},
         trial__model=str(write_tiny_qwen3(tmp_path / "qwen3")),
-        trial__engine=dict(ENGINE),
+        trial__engine=VLLM,
         trial__benchmark__workload={"type": "random", "input_tokens": 96, "output_tokens": 8},
     )
     search = Search("run", file, cluster, "--json")
