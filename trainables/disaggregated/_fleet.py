@@ -148,7 +148,7 @@ class Fleet:
         """
         near = _on_this_node({post.member.address for post in self._posts})
         for post in self._posts:
-            wanted = ports(post.instance) + (HEAD_PORTS if _is_head(post.instance) else 0)
+            wanted = ports(post.instance) + (HEAD_PORTS if post.instance.leads else 0)
             post.ask("reserve", wanted, [taken.start, taken.stop], near, self._plan.interface)
         there = yield from self._answers("nodes")
         heads: dict[str, Head] = {}
@@ -156,7 +156,7 @@ class Fleet:
             placed = replace(post.instance, host=where["host"])
             if placed.part == 1:
                 heads[placed.name] = Head(placed.host, (where["ports"] or [0])[-1])
-            if _is_head(placed):
+            if placed.leads:
                 where = {**where, "ports": where["ports"][:-HEAD_PORTS]}
             with self._named(post):
                 post.instance = settings(placed, where, heads[placed.name])
@@ -295,11 +295,6 @@ class Fleet:
         done = len(self._posts) - len(late)
         note = first.state.get("note", "")
         return f"{done} of {len(self._posts)} serve; {first.instance.title}: {note}".rstrip(": ")
-
-
-def _is_head(instance: Instance) -> bool:
-    """Whether other parts of its instance meet at it."""
-    return instance.part == 1 < instance.nodes
 
 
 def _on_this_node(addresses: Collection[str]) -> bool:

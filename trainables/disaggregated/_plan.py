@@ -99,6 +99,11 @@ class Instance:
         return self.devices // self.nodes
 
     @property
+    def leads(self) -> bool:
+        """Whether other parts of its instance meet at it."""
+        return self.part == 1 < self.nodes
+
+    @property
     def parts(self) -> tuple[Instance, ...]:
         """Its parts, itself first. Only the head is somewhere."""
         elsewhere = replace(self, host="", port=0, base_url=None)

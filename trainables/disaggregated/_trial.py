@@ -98,7 +98,7 @@ class DisaggregatedTrial(ServedTrial):
         except SplitError:
             parts = ()
         bundles = (supervisor, *(self._bundle(part, one) for part in parts))
-        heads = [number for number, part in enumerate(parts, 1) if part.part == 1 < part.nodes]
+        heads = [number for number, part in enumerate(parts, 1) if part.leads]
         apart = (range(head, head + parts[head - 1].nodes) for head in heads)
         return Placement(bundles, apart=tuple(map(tuple, apart)))
 
